@@ -1,0 +1,129 @@
+//! Time as an argument, the hybrid clock's stamps, and the order of a timeline.
+//!
+//! The core never reads a clock: every call brings [`Now`]. [`Hlc`] is the hybrid logical clock
+//! of Kulkarni et al. (2014), 48 bits of unix milliseconds and a 16-bit counter; [`Key`] is the
+//! one display order of a room.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EventId, Log, Origin};
+
+/// Microseconds since the process, or the simulated world, began. It never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time(u64);
+
+impl Time {
+    /// `micros` microseconds after the beginning.
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the beginning.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// How long ago `earlier` was; zero if it is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for Time {
+    type Output = Self;
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The moment of a call: the steady clock for deadlines, the wall clock for stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Steady time.
+    pub time: Time,
+    /// Unix milliseconds by this machine's clock; it may jump.
+    pub wall_ms: u64,
+}
+
+/// A hybrid-clock stamp: 48 bits of unix milliseconds, 16 bits of counter.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Hlc(u64);
+
+impl Hlc {
+    /// The first stamp of a millisecond.
+    pub const fn at_ms(ms: u64) -> Self {
+        Self(ms << 16)
+    }
+
+    /// From its 64 bits.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its 64 bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The milliseconds in it.
+    pub const fn ms(self) -> u64 {
+        self.0 >> 16
+    }
+
+    /// The next stamp; a full counter carries into the milliseconds.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+/// The place of an event in its room's timeline: the total order (hlc, origin, seq).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// When, by the hybrid clock of the server that accepted it.
+    pub hlc: Hlc,
+    /// Breaks ties between servers.
+    pub origin: Origin,
+    /// Breaks ties within a log (never needed: stamps rise strictly within a log).
+    pub seq: u64,
+}
+
+impl Key {
+    /// Below every key of an event.
+    pub const MIN: Self = Self { hlc: Hlc(0), origin: Origin::new(0), seq: 0 };
+    /// Above every key of an event.
+    pub const MAX: Self =
+        Self { hlc: Hlc(u64::MAX), origin: Origin::new(u128::MAX), seq: u64::MAX };
+
+    /// The event of that key.
+    pub const fn event(self) -> EventId {
+        EventId { log: Log::of(self.origin), seq: self.seq }
+    }
+}
+
+/// A key as people and scripts see it: 65 characters that sort bytewise in timeline order.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:032x}-{:016x}", self.hlc.0, self.origin.bits(), self.seq)
+    }
+}
+
+impl FromStr for Key {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("not a key: {text:?}");
+        if text.len() != 65 || !text.is_ascii() || text.as_bytes()[48] != b'-' {
+            return Err(bad());
+        }
+        let hlc = u64::from_str_radix(&text[..16], 16).map_err(|_| bad())?;
+        let origin = u128::from_str_radix(&text[16..48], 16).map_err(|_| bad())?;
+        let seq = u64::from_str_radix(&text[49..], 16).map_err(|_| bad())?;
+        Ok(Self { hlc: Hlc(hlc), origin: Origin::new(origin), seq })
+    }
+}
