@@ -1,0 +1,268 @@
+//! What is kept for ever: an event of a log, what it says, and the chain over a log's events.
+//!
+//! The header of an event is understood by every version; the body is opaque bytes under a `kind`
+//! number, so that a server stores, acknowledges and forwards kinds that it does not know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AccountId, EventId, Generation, Log, Mid, Origin, RoomId, ServerId, Slot};
+use crate::time::{Hlc, Key};
+use crate::vector::Vector;
+
+/// Bytes of a message's text, at most.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an event's body, at most: a text and the names around it.
+pub const BODY_BYTES_MAX: usize = TEXT_BYTES_MAX + 1024;
+/// What an event costs on the wire besides its body, rounded up.
+pub const EVENT_OVERHEAD_BYTES: usize = 80;
+
+/// The `seq`-th event of a log. Neither its order nor its identity depends on arrival.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in its log, from 1, without holes.
+    pub seq: u64,
+    /// Where it stands in its room's timeline; rises strictly within a log.
+    pub hlc: Hlc,
+    /// When it was accepted, by the accepting server's wall clock: shown, never compared.
+    pub wall_ms: u64,
+    /// Where.
+    pub room: RoomId,
+    /// Who.
+    pub actor: AccountId,
+    /// The client's name for it.
+    pub mid: Mid,
+    /// What the body is; see [`Body`].
+    pub kind: u16,
+    /// The encoded [`Body`].
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+}
+
+impl Event {
+    /// Its place in the timeline, given whose log it is of.
+    pub const fn key(&self, origin: Origin) -> Key {
+        Key { hlc: self.hlc, origin, seq: self.seq }
+    }
+
+    /// Its name, given its log.
+    pub const fn id(&self, log: Log) -> EventId {
+        EventId { log, seq: self.seq }
+    }
+
+    /// Bytes it counts for in queues and frames.
+    pub fn cost(&self) -> usize {
+        self.body.len() + EVENT_OVERHEAD_BYTES
+    }
+
+    /// What the body says; `None` for a kind this version does not know or bytes it cannot read.
+    pub fn body(&self) -> Option<Body> {
+        Body::decode(self.kind, &self.body)
+    }
+
+    /// The chain at this event: 8 bytes over the chain before it and the whole event, so that equal
+    /// prefixes of a log can be told by one number.
+    pub fn chain(&self, previous: u64) -> u64 {
+        let mut bytes = [0u8; 128];
+        let hash = match postcard::to_slice(self, &mut bytes) {
+            Ok(encoded) => blake3::hash(encoded),
+            Err(_) => blake3::hash(&postcard::to_allocvec(self).unwrap_or_default()),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&previous.to_be_bytes());
+        hasher.update(hash.as_bytes());
+        first_eight(&hasher.finalize())
+    }
+}
+
+/// The chain before the first event of a log.
+pub const CHAIN_START: u64 = 0;
+
+pub(crate) fn first_eight(hash: &blake3::Hash) -> u64 {
+    hash.as_bytes().iter().take(8).fold(0, |bits, byte| (bits << 8) | u64::from(*byte))
+}
+
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $number:literal $name:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+        /// What an event says.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum Body {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+            pub struct $name {
+                $($(#[$fdoc])* pub $field: $type,)*
+            }
+
+            impl From<$name> for Body {
+                fn from(body: $name) -> Self {
+                    Self::$name(body)
+                }
+            }
+        )*
+
+        impl Body {
+            /// Every kind number this version knows, with its name.
+            pub const KINDS: &[(u16, &str)] = &[$(($number, stringify!($name)),)*];
+
+            /// The number written in [`Event::kind`].
+            pub const fn kind(&self) -> u16 {
+                match self { $(Self::$name(_) => $number,)* }
+            }
+
+            /// The bytes written in [`Event::body`].
+            pub fn encode(&self) -> Vec<u8> {
+                match self {
+                    // Plain data into a vector: postcard has nothing to fail on.
+                    $(Self::$name(body) => postcard::to_allocvec(body).unwrap_or_default(),)*
+                }
+            }
+
+            /// The inverse; `None` for an unknown kind or bytes that are no such body.
+            pub fn decode(kind: u16, bytes: &[u8]) -> Option<Self> {
+                match kind {
+                    $($number => postcard::from_bytes(bytes).ok().map(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+bodies! {
+    /// The first event of every log: whose it is. Written with the run's first other event.
+    1 Boot {
+        /// The disk.
+        server: ServerId,
+        /// Its place in the configuration.
+        slot: Slot,
+        /// Which certificate of that slot.
+        generation: Generation,
+        /// The run before on this disk, and how much of it was on the disk at this start.
+        prev: Option<(Origin, u64)>,
+        /// Where it listens.
+        addr: String,
+    }
+    /// A message to a public room.
+    2 Msg {
+        /// The writer's name at that moment.
+        nick: String,
+        /// What was said: 1 to [`TEXT_BYTES_MAX`] bytes.
+        text: String,
+    }
+    /// A message to one person.
+    3 Direct {
+        /// The writer's name at that moment.
+        nick: String,
+        /// To whom.
+        to: AccountId,
+        /// The target's name at that moment.
+        to_nick: String,
+        /// What was said.
+        text: String,
+    }
+    /// The actor joined the room.
+    4 Join {
+        /// His name.
+        nick: String,
+    }
+    /// The actor left the room.
+    5 Leave {
+        /// His name.
+        nick: String,
+    }
+    /// The actor put somebody out of the room.
+    6 Kick {
+        /// The actor's name.
+        nick: String,
+        /// Who was kicked.
+        account: AccountId,
+        /// The kicked one's name.
+        account_nick: String,
+        /// Why; may be empty.
+        reason: String,
+    }
+    /// The actor made somebody op of the room, or took it from him.
+    7 Role {
+        /// The actor's name.
+        nick: String,
+        /// Whose role.
+        account: AccountId,
+        /// His name.
+        account_nick: String,
+        /// The new role.
+        role: Rank,
+    }
+    /// The room's topic.
+    8 Topic {
+        /// The actor's name.
+        nick: String,
+        /// The topic; may be empty.
+        text: String,
+    }
+    /// The room exists from now on; the actor of the smallest key is its founder.
+    9 RoomCreate {
+        /// The name as its creator wrote it.
+        name: String,
+    }
+    /// The actor goes by this name from now on.
+    10 Nick {
+        /// The name asked for.
+        nick: String,
+        /// The name shown before; empty for a new account.
+        before: String,
+    }
+    /// The actor has read the room as far as this.
+    11 Mark {
+        /// What was read.
+        seen: Vector,
+    }
+}
+
+/// What somebody may do in a room.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Rank {
+    /// Talk.
+    #[default]
+    Member,
+    /// Kick, set roles.
+    Op,
+    /// Made the room; always an op.
+    Founder,
+}
+
+impl std::fmt::Display for Rank {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Member => "member",
+            Self::Op => "op",
+            Self::Founder => "founder",
+        })
+    }
+}
+
+/// The identity of a message: the same for all its aliases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// Where it was said.
+    pub room: RoomId,
+    /// By whom.
+    pub account: AccountId,
+    /// Under what name.
+    pub mid: Mid,
+}
+
+impl Event {
+    /// Its identity, if it is a message (a [`Msg`] or a [`Direct`]).
+    pub fn identity(&self) -> Option<Identity> {
+        matches!(self.kind, 2 | 3).then_some(Identity {
+            room: self.room,
+            account: self.actor,
+            mid: self.mid,
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! What servers say to each other.
+//!
+//! `Have` is at once Plumtree's IHAVE, the acknowledgement of replication and the anti-entropy
+//! digest; `Want` is at once graft, gap repair and catch-up (Leitao, Pereira, Rodrigues:
+//! Epidemic Broadcast Trees, 2007). The table of kinds is in `docs/protocol.md`.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::id::{AccountId, Log, RoomId};
+use crate::wire::wire;
+
+/// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Small and urgent: `Have`, `Want`, pings.
+    Control,
+    /// New events.
+    Live,
+    /// Who is where.
+    Presence,
+    /// Repair of what was missed.
+    CatchUp,
+}
+
+impl Class {
+    /// All, highest priority first.
+    pub const ALL: [Self; 4] = [Self::Control, Self::Live, Self::Presence, Self::CatchUp];
+}
+
+/// Events of one frame, at most this many bytes (by [`Event::cost`]), unless one event is larger.
+pub const EVENTS_BYTES_MAX: usize = 256 * 1024;
+
+wire! {
+    /// A frame between servers.
+    pub enum Frame {
+        /// Are you there? Every 500 ms.
+        1 => Ping(Ping),
+        /// I am.
+        2 => Pong(Ping),
+        /// A hash of what I hold; answered with [`Frame::Vector`] if it differs from yours.
+        3 => Digest(Digest),
+        /// All that I hold on disk, log by log.
+        4 => Vector(Haves),
+        /// What I hold on disk of the logs that changed.
+        5 => Have(Haves),
+        /// Send me these.
+        6 => Want(Want),
+        /// Stop pushing these logs to me (one direction only).
+        7 => Prune(Logs),
+        /// I dropped what was queued for you: pull, and ask to be pushed to when you are near.
+        8 => Lagging(Lagging),
+        /// I am about to stop.
+        9 => Leaving(Leaving),
+        /// New events, pushed.
+        10 => Events(Events),
+        /// Events that were asked for.
+        11 => Range(Range),
+        /// Who is attached to me.
+        12 => Presence(PresenceUpdate),
+    }
+}
+
+/// A ping or its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ping {
+    /// The pinger's steady clock, echoed in the answer.
+    pub sent_micros: u64,
+    /// The sender's max(wall clock, hybrid clock) in milliseconds: what the clock fence compares.
+    pub clock_ms: u64,
+}
+
+/// Eight bytes over the sender's durable vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest {
+    /// [`crate::vector::Vector::digest`].
+    pub hash: u64,
+}
+
+/// A durable prefix of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Have {
+    /// Of which log.
+    pub log: Log,
+    /// Its first `upto` events are fsynced at the sender.
+    pub upto: u64,
+    /// The chain at `upto`.
+    pub chain: u64,
+}
+
+/// Durable prefixes, at most [`HAVES_MAX`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Haves {
+    /// One entry a log.
+    pub haves: Vec<Have>,
+}
+
+/// Entries in one [`Haves`], at most; longer lists travel as several frames.
+pub const HAVES_MAX: usize = 8192;
+
+/// A request for events `from..=to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Want {
+    /// Of which log.
+    pub log: Log,
+    /// The first wanted.
+    pub from: u64,
+    /// The last wanted; below `from` when nothing is missing yet.
+    pub to: u64,
+    /// Whether to push the log from now on.
+    pub push: Push,
+}
+
+/// What a [`Want`] asks for besides the events it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Push {
+    /// Nothing.
+    Unchanged,
+    /// Push new events of the log to me from now on (Plumtree's graft).
+    Start,
+}
+
+/// Some logs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Logs {
+    /// Which.
+    pub logs: Vec<Log>,
+}
+
+/// No content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lagging {}
+
+/// No content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Leaving {}
+
+/// New events `base ..= base + events.len() - 1` of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Events {
+    /// Of which log.
+    pub log: Log,
+    /// Sequence number of the first.
+    pub base: u64,
+    /// How many servers relayed them before: 0 from the log's own server.
+    pub hops: u8,
+    /// In order.
+    pub events: Vec<Arc<Event>>,
+    /// The chain at the last.
+    pub chain: u64,
+}
+
+/// Events that were asked for; the same shape, without hops.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Range {
+    /// Of which log.
+    pub log: Log,
+    /// Sequence number of the first.
+    pub base: u64,
+    /// In order; empty if the sender has none of them.
+    pub events: Vec<Arc<Event>>,
+    /// The chain at the last (0 if empty).
+    pub chain: u64,
+    /// Whether this answers the `Want` as far as the sender will: ask again for more.
+    pub done: bool,
+}
+
+/// Changes in who is attached to the sender. Version n+1 follows n; a `full` one starts anew.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PresenceUpdate {
+    /// Whether `here` is everybody, or what changed.
+    pub full: bool,
+    /// Now open: accounts and the rooms they have open here (`None`: just attached).
+    pub here: Vec<(AccountId, Option<RoomId>)>,
+    /// No longer.
+    pub gone: Vec<(AccountId, Option<RoomId>)>,
+}

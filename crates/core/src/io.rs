@@ -1,0 +1,103 @@
+//! The one door in and the one queue out of a [`Replica`](crate::replica::Replica).
+
+use std::sync::Arc;
+
+use crate::frame::{Class, Frame};
+use crate::id::{Generation, LinkId, Origin, PersistToken, ReadToken, ServerId, SessionId, Slot};
+use crate::session::{Item, Request};
+use crate::store::{Batch, Outcome, Query, Rows};
+
+/// Another server, as its certificate and its `Hello` name it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// Its slot of the configuration.
+    pub slot: Slot,
+    /// Which certificate of the slot.
+    pub generation: Generation,
+    /// Its disk.
+    pub server: ServerId,
+    /// Its run.
+    pub origin: Origin,
+}
+
+/// What has happened outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A connection to another server is up, both ends authenticated. At most one a server: the
+    /// driver says `LinkDown` of the old one first.
+    LinkUp(LinkId, Peer),
+    /// It is down; frames in flight may be lost.
+    LinkDown(LinkId),
+    /// A frame came: decoded, not yet trusted.
+    Frame(LinkId, Frame),
+    /// The kernel says that nothing listens there any more. Anybody could have forged that.
+    Hint(LinkId),
+    /// So many bytes (as [`Output::Send`] counted them) of a class left for the network.
+    Wrote(LinkId, Class, usize),
+    /// A client connected; its first request must be an attach.
+    SessionUp(SessionId),
+    /// A client asks.
+    Request(SessionId, Request),
+    /// A client's connection is gone.
+    SessionDown(SessionId),
+    /// So many bytes (as [`Output::Deliver`] counted them) left for the client.
+    Drained(SessionId, usize),
+    /// The batch is fsynced; what each of its events turned out to be.
+    Persisted(PersistToken, Vec<Outcome>),
+    /// The batch could not be written: nothing of it is on the disk, and it is tried again when
+    /// the store says so with another `Persisted` for the same token.
+    PersistFailed(PersistToken, String),
+    /// The answer to a read.
+    ReadDone(ReadToken, Rows),
+    /// The operator wants the server to stop: tell the clients where to go.
+    Stop,
+}
+
+/// What the driver must do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Output {
+    /// Queue a frame on these links; it counts `cost` bytes until `Wrote` says it left.
+    Send {
+        /// To whom.
+        links: Vec<LinkId>,
+        /// On which stream.
+        class: Class,
+        /// What.
+        frame: Arc<Frame>,
+        /// Bytes it counts for.
+        cost: usize,
+    },
+    /// Forget frames of that class that wait for the network on this link.
+    DropQueue(LinkId, Class),
+    /// Close the connection and say why.
+    Close(LinkId, String),
+    /// Write and fsync this, then say `Persisted`. One batch is outstanding at a time.
+    Persist(PersistToken, Arc<Batch>),
+    /// Read, then say `ReadDone`.
+    Read(ReadToken, Query),
+    /// Queue an item for these sessions; it counts `cost` bytes until `Drained` says it left.
+    Deliver {
+        /// To whom.
+        sessions: Vec<SessionId>,
+        /// What.
+        item: Arc<Item>,
+        /// Bytes it counts for.
+        cost: usize,
+    },
+    /// Deliver what is queued for the session, then close it.
+    CloseSession(SessionId),
+    /// Something the operator should read.
+    Log(Severity, String),
+}
+
+/// How much an operator should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look into it.
+    Warn,
+    /// Act.
+    Error,
+}
