@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::id::{AccountId, Log, RoomId};
+use crate::id::{AccountId, Log, Origin, RoomId};
 use crate::wire::wire;
 
 /// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
@@ -36,6 +36,8 @@ pub const EVENTS_BYTES_MAX: usize = 256 * 1024;
 wire! {
     /// A frame between servers.
     pub enum Frame {
+        /// The first frame on the control stream, once; who is speaking.
+        0 => Hello(Hello),
         /// Are you there? Every 500 ms.
         1 => Ping(Ping),
         /// I am.
@@ -61,6 +63,23 @@ wire! {
         /// Who is attached to me.
         12 => Presence(PresenceUpdate),
     }
+}
+
+/// Minor version of the protocol between servers; unknown frame kinds are skipped, unknown event
+/// kinds are kept and forwarded. The major version is in the ALPN (`chatty-s/1`).
+pub const SERVER_MINOR: u16 = 0;
+
+/// Who is speaking, beyond what the certificate says. The connection's driver reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Hello {
+    /// The sender's [`SERVER_MINOR`].
+    pub minor: u16,
+    /// The sender's run.
+    pub origin: Origin,
+    /// The sender's wall clock, unix milliseconds.
+    pub wall_ms: u64,
+    /// Where it listens, host:port.
+    pub addr: String,
 }
 
 /// A ping or its answer.
