@@ -54,7 +54,7 @@ pub enum Input {
 }
 
 /// What the driver must do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Output {
     /// Queue a frame on these links; it counts `cost` bytes until `Wrote` says it left.
