@@ -21,3 +21,7 @@ pub mod store;
 pub mod config;
 pub mod io;
 pub mod broadcast;
+pub mod clock;
+pub mod health;
+pub mod rooms;
+pub mod presence;

@@ -85,12 +85,12 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, line: u64) {
+    pub(crate) const fn add(&mut self, line: u64) {
         self.messages = self.messages.wrapping_add(1);
         self.digest = self.digest.wrapping_add(line);
     }
 
-    fn remove(&mut self, line: u64) {
+    pub(crate) const fn remove(&mut self, line: u64) {
         self.messages = self.messages.wrapping_sub(1);
         self.digest = self.digest.wrapping_sub(line);
     }
