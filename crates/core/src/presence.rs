@@ -143,8 +143,7 @@ impl Presence {
 
     /// What a new link is to be told.
     pub fn everybody(&self) -> Vec<PresenceUpdate> {
-        let here: Vec<Place> =
-            self.local.keys().chain(self.lingering.keys()).copied().collect();
+        let here: Vec<Place> = self.local.keys().chain(self.lingering.keys()).copied().collect();
         updates(&here, &[], true)
     }
 
@@ -201,13 +200,16 @@ fn updates(here: &[Place], gone: &[Place], full: bool) -> Vec<PresenceUpdate> {
         let mut pieces = here.chunks(PLACES_MAX);
         let first = pieces.next().unwrap_or_default().to_vec();
         updates.push(PresenceUpdate { full, here: first, gone: Vec::new() });
-        updates.extend(
-            pieces.map(|p| PresenceUpdate { full: false, here: p.to_vec(), gone: Vec::new() }),
-        );
+        updates.extend(pieces.map(|p| PresenceUpdate {
+            full: false,
+            here: p.to_vec(),
+            gone: Vec::new(),
+        }));
     }
-    updates.extend(
-        gone.chunks(PLACES_MAX)
-            .map(|p| PresenceUpdate { full: false, here: Vec::new(), gone: p.to_vec() }),
-    );
+    updates.extend(gone.chunks(PLACES_MAX).map(|p| PresenceUpdate {
+        full: false,
+        here: Vec::new(),
+        gone: p.to_vec(),
+    }));
     updates
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::{Event, Rank};
 use crate::id::{AccountId, Log, RoomId};
 use crate::register::{Membership, Register, RegisterKey, write_of};
-use crate::store::{Loaded, Outcome, Sum};
+use crate::store::{Loaded, Sum};
 use crate::time::Key;
 use crate::vector::Vector;
 
@@ -50,17 +50,9 @@ impl Rooms {
         }
     }
 
-    /// The sum of a room changed on the disk, as the outcome tells.
-    pub fn count(&mut self, room: RoomId, outcome: Outcome, place: u64, was: u64) {
-        let sum = self.sums.entry(room).or_default();
-        match outcome {
-            Outcome::New => sum.add(place),
-            Outcome::Moved { .. } => {
-                sum.remove(was);
-                sum.add(place);
-            }
-            Outcome::NoMessage | Outcome::Alias { .. } => {}
-        }
+    /// The sum of a room, as the disk has it now.
+    pub fn set_sum(&mut self, room: RoomId, sum: Sum) {
+        self.sums.insert(room, sum);
     }
 
     fn write(&mut self, key: RegisterKey, value: Register) -> Applied {

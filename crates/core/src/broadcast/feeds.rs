@@ -45,10 +45,6 @@ impl Feeding {
         self.muted.contains(&link)
     }
 
-    pub(super) fn is_pruned(&self, link: LinkId) -> bool {
-        self.pruned.contains(&link)
-    }
-
     pub(super) fn unmute(&mut self, link: LinkId) {
         self.muted.remove(&link);
     }

@@ -84,9 +84,7 @@ impl Broadcast {
             let active = match serving.active {
                 Some(active) => active,
                 None => match serving.queue.pop_first() {
-                    Some((log, (next, to))) => {
-                        Active { log, next, to, sent: 0, reading: false }
-                    }
+                    Some((log, (next, to))) => Active { log, next, to, sent: 0, reading: false },
                     None => return,
                 },
             };
