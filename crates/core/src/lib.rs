@@ -25,3 +25,5 @@ pub mod clock;
 pub mod health;
 pub mod rooms;
 pub mod presence;
+mod sessions;
+pub mod replica;
