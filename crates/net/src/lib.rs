@@ -1,1 +1,3 @@
-//! placeholder
+//! Opaque frames over QUIC, and the certificates that say who is at the other end.
+
+pub mod frame;
