@@ -1,3 +1,4 @@
 //! Opaque frames over QUIC, and the certificates that say who is at the other end.
 
 pub mod frame;
+pub mod link;
