@@ -2,4 +2,11 @@
 //!
 //! In reading order:
 
+pub mod files;
+pub mod random;
+pub mod config;
+pub mod credentials;
+pub mod data_dir;
+pub mod init;
 pub mod store;
+pub mod check;

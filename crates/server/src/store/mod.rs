@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use chatty_core::id::{Log, Origin};
 use chatty_core::store::{
-    Batch, Loaded, LoadedLog, Outcome, Query, Reader, Rows, Store, StoreError, answer, plan,
+    Batch, Committed, Loaded, LoadedLog, Query, Reader, Rows, Store, StoreError, answer, plan,
 };
 use fjall::{Guard, PersistMode, Readable};
 
@@ -144,26 +144,26 @@ impl Store for FjallStore {
         })
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
         if matches!(self.health, Health::Failed) {
             self.reopen()?;
         }
         let heads = self.heads_after(batch)?;
         let committed = with_tables(&self.shared, |tables| {
-            let (rows, outcomes) = plan(&Frozen::now(tables), batch)?;
+            let (rows, done) = plan(&Frozen::now(tables), batch)?;
             let mut writes = Writes::new(tables, rows.len() + heads.len());
             for row in &rows {
                 writes.row(row)?;
             }
             heads.values().for_each(|head| writes.head(head));
-            Ok(writes.commit().map(|()| outcomes))
+            Ok(writes.commit().map(|()| done))
         })?;
-        let outcomes = committed.map_err(|error| {
+        let done = committed.map_err(|error| {
             self.health = Health::Failed;
             store_error(error)
         })?;
         self.heads.extend(heads);
-        Ok(outcomes)
+        Ok(done)
     }
 
     fn reader(&self) -> FjallReader {

@@ -27,8 +27,8 @@ struct Memory {
 }
 
 impl Memory {
-    fn commit(&mut self, batch: &Batch) -> Vec<Outcome> {
-        let (rows, outcomes) = plan(self, batch).unwrap();
+    fn commit(&mut self, batch: &Batch) -> Committed {
+        let (rows, done) = plan(self, batch).unwrap();
         for row in rows {
             match row {
                 Row::Event(e) => drop(self.events.insert((e.log, e.event.seq), e)),
@@ -42,7 +42,7 @@ impl Memory {
                 Row::Slot(holder) => drop(self.slots.insert(holder.slot.clone(), holder)),
             }
         }
-        outcomes
+        done
     }
 
     fn loaded(&self) -> Loaded {
