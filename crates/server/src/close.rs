@@ -15,12 +15,14 @@ pub const DONE: u32 = 19;
 /// Too many connections; try another server.
 pub const FULL: u32 = 20;
 
-/// Closes a connection.
+/// Closes a connection. If it is closed already, the first reason stands.
 pub(crate) fn close(connection: &Connection, code: u32, why: &str) {
-    connection.close(VarInt::from_u32(code), why.as_bytes());
+    if connection.close_reason().is_none() {
+        connection.close(VarInt::from_u32(code), why.as_bytes());
+    }
 }
 
-/// Why a connection ended, in words for a log; none for an end that both sides meant.
+/// Why a connection ended, in words for a log.
 pub(crate) fn reason(error: &chatty_net::ConnectionError) -> String {
     match error {
         chatty_net::ConnectionError::ApplicationClosed(close) => {

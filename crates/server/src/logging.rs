@@ -13,7 +13,9 @@ use crate::config::{LogConfig, LogFormat};
 
 /// Begins to log. A second call in a process changes nothing.
 pub(crate) fn start(name: &Slot, config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_default();
+    // That a packet could not be sent is no news: its server is down, and that is told.
+    let level = format!("quinn_udp=error,{}", config.level);
+    let filter = EnvFilter::try_new(level).unwrap_or_default();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     // An error means that a logger is there.
     let _ = match config.format {

@@ -21,7 +21,7 @@ use crate::data_dir::{self, DataDir};
 use crate::driver::inbox::{Doors, Event, inbox};
 use crate::driver::{Clock, Driver};
 use crate::gateway::quic::Gateway;
-use crate::links::{Dialler, Greeter, Links, PARALLEL};
+use crate::links::{Dialler, GreetError, Greeter, Links, PARALLEL};
 use crate::logging;
 use crate::random::{self, NoRandomness};
 use crate::store::FjallStore;
@@ -212,6 +212,10 @@ async fn accept(endpoint: Endpoint, greeter: Greeter, gateway: Gateway, doors: D
                     let (slot, dialled_by) = (identity.slot.clone(), identity.server);
                     match greeter.greet(connection, identity, dialled_by).await {
                         Ok(ready) => doors.tell(Event::LinkReady(Box::new(ready))),
+                        // It may be the one of two connections dialled at once that goes.
+                        Err(why @ GreetError::Link(_)) => {
+                            tracing::debug!(server = %slot, "no link: {why}");
+                        }
                         Err(why) => tracing::info!(server = %slot, "no link: {why}"),
                     }
                 });
@@ -227,3 +231,6 @@ async fn hints(endpoint: Endpoint, doors: Doors) {
         doors.tell(Event::Hint(address));
     }
 }
+
+#[cfg(test)]
+mod tests;

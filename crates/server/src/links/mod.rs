@@ -22,7 +22,7 @@ use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
 pub(crate) use dial::{Dialler, PARALLEL};
-pub(crate) use greet::{Greeter, Ready};
+pub(crate) use greet::{GreetError, Greeter, Ready};
 
 use crate::close::{self, DUPLICATE};
 use crate::driver::inbox::Doors;
