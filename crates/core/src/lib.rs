@@ -20,3 +20,4 @@ pub mod register;
 pub mod store;
 pub mod config;
 pub mod io;
+pub mod client;
