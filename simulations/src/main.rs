@@ -107,6 +107,7 @@ fn sweep(first: u64, seeds: u64, each_fault: u64) -> ExitCode {
                         failure.at.as_micros() as f64 / 1e6,
                         failure.what
                     );
+                    eprintln!("  {}", World::new(seed).swarm());
                     total.failed.push(seed);
                 }
             }
@@ -147,7 +148,11 @@ fn summary(total: &mut Total, seconds: f64, each_fault: u64) -> ExitCode {
         quantile(50),
         quantile(100)
     );
-    println!("{} seeds passed, {} failed", total.seeds - total.failed.len() as u64, total.failed.len());
+    println!(
+        "{} seeds passed, {} failed",
+        total.seeds - total.failed.len() as u64,
+        total.failed.len()
+    );
     let rare: Vec<&Fault> =
         counts.iter().filter(|(_, n)| **n < each_fault).map(|(fault, _)| fault).collect();
     if !rare.is_empty() {

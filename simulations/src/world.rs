@@ -15,6 +15,7 @@ use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Request};
 use chatty_core::store::Query;
 use chatty_core::time::{Now, Time};
+use chatty_core::vector::Vector;
 use std::sync::Arc;
 
 use crate::faults::{Counts, Fault, Swarm};
@@ -75,6 +76,8 @@ pub(crate) enum Action {
 pub(crate) enum Relent {
     Unblock(usize, usize),
     Resume(usize),
+    /// A server that was told to stop has.
+    End(usize),
     MendClock(usize),
     FastDisk(usize),
     Uncut(usize),
@@ -120,6 +123,8 @@ pub struct World {
     pub(crate) blocked: BTreeMap<(usize, usize), u32>,
     pub(crate) counts: Counts,
     pub(crate) turmoil: bool,
+    /// The slot whose disk was lost last, and what the others held then.
+    pub(crate) replaced: Option<(usize, Vector)>,
     steps: u64,
     trace: DefaultHasher,
     narrate: bool,
@@ -151,6 +156,7 @@ impl World {
             blocked: BTreeMap::new(),
             counts: Counts::new(),
             turmoil: true,
+            replaced: None,
             steps: 0,
             trace: DefaultHasher::new(),
             narrate: false,

@@ -319,6 +319,11 @@ impl Client {
                     self.asks.busy(refused.request, again);
                 }
             }
+            Code::BadMid if self.outbox.expects(refused.request) => {
+                if let Some(ticket) = self.outbox.too_early(now, refused.request) {
+                    self.emit(ClientEvent::Failed { ticket, failure: Failure::TimedOut });
+                }
+            }
             Code::NotReady if only && refused.request != RequestId(0) => {
                 self.asks.busy(refused.request, now + self.config.timing.backoff_min);
             }
@@ -382,7 +387,7 @@ impl Client {
     fn on_gap(&mut self, now: Time, gap: Gap) {
         match self.rooms.target(gap.room) {
             Some(target) => {
-                self.rereads.start(gap.room, target);
+                self.rereads.start(gap.room, target, gap.since);
                 self.pump(now);
             }
             None if self.config.direct == Direct::Take => self.emit(ClientEvent::Notice(
