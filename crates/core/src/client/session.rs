@@ -101,10 +101,12 @@ impl Tip {
         ms.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(0))
     }
 
-    /// An id above every one used before.
+    /// An id above every one used before, as long as the servers' clocks agree.
     pub(super) fn next_mid(&self, now: Time, rng: &mut Rng) -> Mid {
         let mid = Mid::at(self.clock_ms(now), rng.bits128());
-        if mid > self.last_mid {
+        // An id made by a clock that turned out to be far ahead is not followed.
+        let mad = self.last_mid.unix_ms() > mid.unix_ms().saturating_add(SKEW_MAX_MS);
+        if mid > self.last_mid || mad {
             return mid;
         }
         let next = Mid::new(self.last_mid.bits().saturating_add(1));
