@@ -25,4 +25,6 @@ pub mod clock;
 pub mod health;
 pub mod rooms;
 pub mod presence;
+mod sessions;
+pub mod replica;
 pub mod client;

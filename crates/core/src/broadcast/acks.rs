@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::repair::Told;
 use super::{Broadcast, Frame, Now, Output, Peer};
 use crate::frame::{HAVES_MAX, Have, Haves};
-use crate::id::{EventId, LinkId, Log, PersistToken, ServerId};
+use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
 use crate::io::Severity;
 use crate::store::{Batch, SlotHolder};
+use crate::vector::Vector;
 
 impl Broadcast {
     /// Hands the next batch to the disk, if it is idle: while one fsync runs the next one gathers.
@@ -151,24 +152,44 @@ impl Broadcast {
 
     /// On how many voters' disks an event is known to be.
     pub fn replicas(&self, event: EventId) -> usize {
-        self.voters
-            .iter()
-            .filter(|slot| {
-                if **slot == self.slot {
-                    return self.durable.covers(event);
-                }
-                self.slots
-                    .get(*slot)
-                    .and_then(|holder| self.disks.get(&holder.server))
-                    .and_then(|disk| disk.get(&event.log))
-                    .is_some_and(|upto| event.seq <= *upto)
-            })
-            .count()
+        self.voters.iter().filter(|slot| self.on_disk_of(slot, event.log) >= event.seq).count()
     }
 
-    /// Whether an event is on a majority of the voters' disks.
-    pub fn is_replicated(&self, event: EventId) -> bool {
-        self.replicas(event) >= self.majority
+    /// How many events of a log are on a majority of the voters' disks: the prefix that the
+    /// `majority`-th best of them holds.
+    pub fn replicated_upto(&self, log: Log) -> u64 {
+        let mut held: Vec<u64> =
+            self.voters.iter().map(|slot| self.on_disk_of(slot, log)).collect();
+        held.sort_unstable_by(|a, b| b.cmp(a));
+        held.get(self.majority - 1).copied().unwrap_or(0)
+    }
+
+    /// How many events of a log are known to be on the disk of a slot's newest holder.
+    fn on_disk_of(&self, slot: &Slot, log: Log) -> u64 {
+        if *slot == self.slot {
+            return self.durable.upto(log);
+        }
+        let holder = self.slots.get(slot);
+        let disk = holder.and_then(|holder| self.disks.get(&holder.server));
+        disk.and_then(|disk| disk.get(&log)).copied().unwrap_or(0)
+    }
+
+    /// What this server holds and not every server is known to hold: what a token must carry.
+    pub fn not_everywhere(&self, servers: &[Slot]) -> Vector {
+        self.durable
+            .iter()
+            .filter(|(log, upto)| servers.iter().any(|s| self.on_disk_of(s, *log) < *upto))
+            .collect()
+    }
+
+    /// How many links have said what they hold.
+    pub fn links_told(&self) -> usize {
+        self.links.values().filter(|link| link.told).count()
+    }
+
+    /// Everything that live links claim to hold.
+    pub fn claimed(&self) -> Vector {
+        self.links.values().flat_map(|link| link.has.iter().map(|(l, u)| (*l, *u))).collect()
     }
 
     /// What the disk being written or waiting holds back: whether everything applied is durable.

@@ -118,6 +118,8 @@ struct Link {
     /// Preferred when two links could serve: silent ones last, then the nearest.
     suspect: bool,
     rtt_micros: u64,
+    /// Whether it has said all that it holds.
+    told: bool,
 }
 
 impl Link {
@@ -290,6 +292,7 @@ impl Broadcast {
                 serving: Serving::default(),
                 suspect: false,
                 rtt_micros: 0,
+                told: false,
             },
         );
         self.send_digest(link);

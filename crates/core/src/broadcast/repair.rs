@@ -75,7 +75,9 @@ impl Broadcast {
         if haves.len() > HAVES_MAX {
             return Err(format!("more than {HAVES_MAX} prefixes in one frame"));
         }
-        let Some(server) = self.links.get(&link).map(|l| l.peer.server) else { return Ok(()) };
+        let Some(from) = self.links.get_mut(&link) else { return Ok(()) };
+        from.told |= told == Told::Whole;
+        let server = from.peer.server;
         for have in haves {
             if !self.ensure_log(have.log) {
                 return Err(format!("more than {} logs", super::LOGS_MAX));
@@ -120,6 +122,7 @@ impl Broadcast {
     pub(super) fn on_digest(&mut self, link: LinkId, hash: u64) {
         if hash == self.durable.digest() {
             if let Some(link) = self.links.get_mut(&link) {
+                link.told = true;
                 self.durable.iter().for_each(|(log, upto)| link.raise_has(log, upto));
             }
             return;
