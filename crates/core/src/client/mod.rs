@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::id::{AccountId, RequestId, RoomId, Slot};
 use crate::rng::Rng;
 use crate::session::{Attach, CLIENT_MINOR, Item, Plain, Request, ServerAddr, Welcome};
-use crate::time::Time;
+use crate::time::{Key, Time};
 use crate::vector::Vector;
 
 pub use ask::{Answer, Ask};
@@ -70,6 +70,8 @@ pub struct Client {
     account: Option<AccountId>,
     token: Vec<u8>,
     nick: Option<String>,
+    /// The newest change of that name seen.
+    named_at: Option<Key>,
     cursor: Vector,
     rooms: Rooms,
     outbox: Outbox,
@@ -96,6 +98,7 @@ impl Client {
             account: None,
             token: config.token.clone(),
             nick: config.nick.clone(),
+            named_at: None,
             cursor: Vector::new(),
             rooms: Rooms::new(config.remembered),
             outbox: Outbox::new(),

@@ -15,7 +15,7 @@ use super::seen::Seen;
 /// [`Event::kind`](crate::event::Event::kind) of a direct message.
 pub(super) const KIND_DIRECT: u16 = 3;
 /// Of a change of name.
-const KIND_NICK: u16 = 10;
+pub(super) const KIND_NICK: u16 = 10;
 /// A line is late when it is older than the newest told of its room by more than this.
 const LATE_MS: u64 = 1000;
 /// Before a room's opening is covered by a token, lines older than the opening by more than this

@@ -9,7 +9,7 @@ use crate::session::{
     ClosedWhy, Code, Direct, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request,
     RoomClosed, Shown, TokenBytes,
 };
-use crate::time::Time;
+use crate::time::{Key, Time};
 
 use super::ask::{Answer, Ask};
 use super::config::{Roam, Timing};
@@ -406,6 +406,7 @@ impl Client {
         let event = line.event.clone();
         let id = event.id(Log::of(line.origin));
         self.note_direct(&event);
+        self.note_name(&event, line.key());
         self.show(now, line);
         let live =
             matches!(&self.phase, Phase::Attached(session) if session.stream == Stream::Live);
@@ -431,6 +432,21 @@ impl Client {
         self.rooms.note_direct(event.room, other);
         if event.actor == me {
             self.outbox.resolve(event.mid, body.to);
+        }
+    }
+}
+
+impl Client {
+    /// Another session of the account changed the name: this one keeps to it after a fail-over.
+    fn note_name(&mut self, event: &Event, key: Key) {
+        if event.kind != super::rooms::KIND_NICK || Some(event.actor) != self.account {
+            return;
+        }
+        if let Some(Body::Nick(body)) = event.body()
+            && self.named_at.is_none_or(|at| at < key)
+        {
+            self.named_at = Some(key);
+            self.nick = Some(body.nick);
         }
     }
 }
