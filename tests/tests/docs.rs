@@ -30,12 +30,14 @@ impl Clone {
     /// that nobody's cluster has the ports.
     fn types(&self, lines: &str) -> Output {
         let alone = ["unshare", "--user", "--map-root-user", "--net"];
-        let can = Command::new(alone[0]).args(&alone[1..]).arg("true").output();
+        let lo_up = ["ip", "link", "set", "lo", "up"];
+        let can = Command::new(alone[0]).args(&alone[1..]).args(lo_up).output();
         let mut shell = Vec::new();
         let mut text = String::from("set -euo pipefail\n");
         if can.is_ok_and(|can| can.status.success()) {
             shell.extend(alone);
-            text.push_str("ip link set lo up\n");
+            text.push_str(&lo_up.join(" "));
+            text.push('\n');
         }
         shell.extend(["bash", "-c"]);
         text.push_str(lines);
