@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::frame::{Class, Frame};
 use crate::id::{Generation, LinkId, Origin, PersistToken, ReadToken, ServerId, SessionId, Slot};
 use crate::session::{Item, Request};
-use crate::store::{Batch, Outcome, Query, Rows};
+use crate::store::{Batch, Committed, Query, Rows};
 
 /// Another server, as its certificate and its `Hello` name it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,8 +42,8 @@ pub enum Input {
     SessionDown(SessionId),
     /// So many bytes (as [`Output::Deliver`] counted them) left for the client.
     Drained(SessionId, usize),
-    /// The batch is fsynced; what each of its events turned out to be.
-    Persisted(PersistToken, Vec<Outcome>),
+    /// The batch is fsynced; what it did.
+    Persisted(PersistToken, Committed),
     /// The batch could not be written: nothing of it is on the disk, and it is tried again when
     /// the store says so with another `Persisted` for the same token.
     PersistFailed(PersistToken, String),
@@ -54,7 +54,7 @@ pub enum Input {
 }
 
 /// What the driver must do, in this order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Output {
     /// Queue a frame on these links; it counts `cost` bytes until `Wrote` says it left.

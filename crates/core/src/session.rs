@@ -588,6 +588,8 @@ pub struct RoomList {
     pub request: RequestId,
     /// By name.
     pub rooms: Vec<RoomInfo>,
+    /// Whether another item of the same request continues the list.
+    pub more: bool,
 }
 
 /// A room.
@@ -612,8 +614,10 @@ pub struct Participants {
     pub request: RequestId,
     /// The room's name.
     pub room: String,
-    /// By nick.
+    /// By account.
     pub people: Vec<Participant>,
+    /// Whether another item of the same request continues the list.
+    pub more: bool,
 }
 
 /// Somebody in a room.
@@ -659,7 +663,7 @@ pub struct TokenBytes {
     /// To be kept and shown at the next attach.
     #[serde(with = "serde_bytes")]
     pub token: Vec<u8>,
-    /// What it covers of the client's rooms: the cursor may be raised to it.
+    /// What changed in what it covers of the client's rooms: the cursor may be raised by it.
     pub vector: Vector,
 }
 
@@ -705,6 +709,8 @@ pub struct Status {
     pub vector: Vector,
     /// Each room's timeline in 8 bytes: equal on servers that show the same.
     pub rooms: Vec<RoomDigest>,
+    /// Whether another item of the same request continues `rooms`.
+    pub more: bool,
     /// Events others announced that are not here yet.
     pub lag: u64,
     /// Clients attached.

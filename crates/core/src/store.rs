@@ -75,6 +75,15 @@ pub enum Outcome {
     },
 }
 
+/// What a written batch did.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Committed {
+    /// What each of its events turned out to be, in the batch's order.
+    pub outcomes: Vec<Outcome>,
+    /// The sums of the rooms it changed.
+    pub sums: Vec<(RoomId, Sum)>,
+}
+
 /// How many messages a room's timeline has, and a hash over them in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Sum {
@@ -85,12 +94,12 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, line: u64) {
+    const fn add(&mut self, line: u64) {
         self.messages = self.messages.wrapping_add(1);
         self.digest = self.digest.wrapping_add(line);
     }
 
-    fn remove(&mut self, line: u64) {
+    const fn remove(&mut self, line: u64) {
         self.messages = self.messages.wrapping_sub(1);
         self.digest = self.digest.wrapping_sub(line);
     }
@@ -277,11 +286,11 @@ pub enum Rows {
     Failed(String),
 }
 
-/// The rows a batch writes, and what each of its events turned out to be.
+/// The rows a batch writes, and what it does.
 ///
 /// # Errors
 /// Those of the view; nothing is to be written then.
-pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Vec<Outcome>), V::Error> {
+pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V::Error> {
     let mut planned =
         Plan { view, rows: Vec::new(), first: BTreeMap::new(), sums: BTreeMap::new() };
     let mut registers: BTreeMap<RegisterKey, Register> = BTreeMap::new();
@@ -305,7 +314,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Vec<Outcome>)
     }
     let Plan { mut rows, first, sums, .. } = planned;
     rows.extend(first.into_iter().map(|(identity, (key, _))| Row::FirstKey(identity, key)));
-    rows.extend(sums.into_iter().map(|(room, sum)| Row::Sum(room, sum)));
+    rows.extend(sums.iter().map(|(room, sum)| Row::Sum(*room, *sum)));
     rows.extend(registers.into_iter().map(|(key, value)| Row::Register(key, value)));
     rows.extend(batch.disks.iter().map(|(server, log, upto)| Row::Disk(*server, *log, *upto)));
     for holder in &batch.slots {
@@ -316,7 +325,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Vec<Outcome>)
         }
         rows.push(Row::Slot(holder.clone()));
     }
-    Ok((rows, outcomes))
+    Ok((rows, Committed { outcomes, sums: sums.into_iter().collect() }))
 }
 
 /// A batch being planned: what it changes is seen by its later events.
@@ -505,7 +514,7 @@ pub trait Store {
     ///
     /// # Errors
     /// Nothing of the batch is on the disk; it may be offered again.
-    fn commit(&mut self, batch: &Batch) -> Result<Vec<Outcome>, StoreError>;
+    fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError>;
 
     /// A handle to read with.
     fn reader(&self) -> Self::Reader;

@@ -1,0 +1,209 @@
+//! What is durable: here, after each fsync, and elsewhere, by `Have`.
+//!
+//! `replicated` counts disks of voters, never sockets or processes. A slot of the configuration
+//! counts once, by its newest disk; when that changes, what was counted for the old one is
+//! forgotten.
+
+use std::sync::Arc;
+
+use super::repair::Told;
+use super::{Broadcast, Frame, Now, Output, Peer};
+use crate::frame::{HAVES_MAX, Have, Haves};
+use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
+use crate::io::Severity;
+use crate::store::{Batch, SlotHolder};
+use crate::vector::Vector;
+
+impl Broadcast {
+    /// Hands the next batch to the disk, if it is idle: while one fsync runs the next one gathers.
+    pub(super) fn start_write(&mut self) {
+        if self.saving.is_some()
+            || (self.unsaved.entries.is_empty() && self.unsaved.slots.is_empty())
+        {
+            return; // what other disks hold rides on the next batch
+        }
+        let batch = Arc::new(std::mem::take(&mut self.unsaved));
+        self.last_persist += 1;
+        let token = PersistToken(self.last_persist);
+        let bytes = batch.entries.iter().map(|entry| entry.event.cost()).sum();
+        self.saving = Some((token, batch.clone(), bytes));
+        self.out.push_back(Output::Persist(token, batch));
+    }
+
+    /// The batch is fsynced: it is announced, and given back to be shown.
+    pub fn persisted(&mut self, now: Now, token: PersistToken) -> Option<Arc<Batch>> {
+        let (_, batch, bytes) = self.saving.take_if(|(saving, ..)| *saving == token)?;
+        self.unsaved_bytes -= bytes;
+        let durable = Arc::make_mut(&mut self.durable);
+        for entry in &batch.entries {
+            let Some(state) = self.logs.get_mut(&entry.log) else { continue };
+            state.durable = entry.event.seq;
+            state.durable_chain = entry.chain;
+            durable.raise(entry.log, entry.event.seq);
+        }
+        let mut last = None;
+        for entry in &batch.entries {
+            if last == Some(entry.log) {
+                continue;
+            }
+            last = Some(entry.log);
+            for link in self.links.values_mut() {
+                link.unannounced.insert(entry.log);
+                link.announce_at.get_or_insert(now.time + self.timing.have_tick);
+                // The log's own server waits for this to answer its client.
+                link.touched |= link.peer.origin == entry.log.origin;
+            }
+        }
+        Some(batch)
+    }
+
+    /// Tells the links what is durable: those that get something in this tick anyway, and those
+    /// whose time has come.
+    pub(super) fn announce(&mut self, now: Now) {
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| {
+                !link.unannounced.is_empty()
+                    && (link.touched || link.announce_at.is_some_and(|at| at <= now.time))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for link in self.links.values_mut() {
+            link.touched = false;
+        }
+        for id in links {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            link.announce_at = None;
+            let logs = std::mem::take(&mut link.unannounced);
+            let haves: Vec<Have> = logs
+                .into_iter()
+                .filter_map(|log| {
+                    let state = self.logs.get(&log).filter(|state| !state.forked)?;
+                    Some(Have { log, upto: state.durable, chain: state.durable_chain })
+                })
+                .collect();
+            for piece in haves.chunks(HAVES_MAX) {
+                self.counts.have_frames += 1;
+                self.send_control(id, Frame::Have(Haves { haves: piece.to_vec() }));
+            }
+        }
+    }
+
+    /// A server said what its disk holds of a log.
+    pub(super) fn count_disk(&mut self, server: ServerId, log: Log, upto: u64, told: Told) {
+        let held = self.disks.entry(server).or_default().entry(log).or_insert(0);
+        let new = match told {
+            Told::Growth => upto.max(*held),
+            Told::Whole => upto,
+        };
+        if new != *held {
+            *held = new;
+            self.unsaved.disks.push((server, log, new));
+        }
+        // Bounded by what was counted since the last batch: keep the newest of each.
+        if self.unsaved.disks.len() > 4096 {
+            let newest: std::collections::BTreeMap<_, _> =
+                self.unsaved.disks.iter().map(|(s, l, u)| ((*s, *l), *u)).collect();
+            self.unsaved.disks = newest.into_iter().map(|((s, l), u)| (s, l, u)).collect();
+        }
+    }
+
+    /// Whether the peer is, or becomes, the holder of its slot.
+    ///
+    /// # Errors
+    /// The generation that fences it.
+    pub fn admits(&self, peer: &Peer) -> Result<(), u64> {
+        match self.slots.get(&peer.slot) {
+            Some(holder)
+                if holder.generation > peer.generation
+                    || (holder.generation == peer.generation && holder.server != peer.server) =>
+            {
+                Err(holder.generation)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the peer the holder of its slot; a new holder starts with an empty disk.
+    pub(super) fn hold_slot(&mut self, peer: &Peer) {
+        let holder = SlotHolder {
+            slot: peer.slot.clone(),
+            server: peer.server,
+            generation: peer.generation,
+        };
+        let old = self.slots.insert(peer.slot.clone(), holder.clone());
+        if old.as_ref() == Some(&holder) {
+            return;
+        }
+        if let Some(old) = old.filter(|old| old.server != holder.server) {
+            self.disks.remove(&old.server);
+            self.unsaved.disks.retain(|(server, ..)| *server != old.server);
+            self.out.push_back(Output::Log(
+                Severity::Warn,
+                format!(
+                    "{} has a new disk {} (certificate {}): the old one {} is fenced for good",
+                    holder.slot, holder.server, holder.generation, old.server
+                ),
+            ));
+        }
+        self.unsaved.slots.push(holder);
+    }
+
+    /// On how many voters' disks an event is known to be.
+    pub fn replicas(&self, event: EventId) -> usize {
+        self.voters.iter().filter(|slot| self.on_disk_of(slot, event.log) >= event.seq).count()
+    }
+
+    /// How many events of a log are on a majority of the voters' disks: the prefix that the
+    /// `majority`-th best of them holds.
+    pub fn replicated_upto(&self, log: Log) -> u64 {
+        let mut held: Vec<u64> =
+            self.voters.iter().map(|slot| self.on_disk_of(slot, log)).collect();
+        held.sort_unstable_by(|a, b| b.cmp(a));
+        held.get(self.majority - 1).copied().unwrap_or(0)
+    }
+
+    /// How many events of a log are known to be on the disk of a slot's newest holder.
+    fn on_disk_of(&self, slot: &Slot, log: Log) -> u64 {
+        if *slot == self.slot {
+            return self.durable.upto(log);
+        }
+        let holder = self.slots.get(slot);
+        let disk = holder.and_then(|holder| self.disks.get(&holder.server));
+        disk.and_then(|disk| disk.get(&log)).copied().unwrap_or(0)
+    }
+
+    /// What this server holds and not every server is known to hold: what a token must carry.
+    pub fn not_everywhere(&self, servers: &[Slot]) -> Vector {
+        self.durable
+            .iter()
+            .filter(|(log, upto)| servers.iter().any(|s| self.on_disk_of(s, *log) < *upto))
+            .collect()
+    }
+
+    /// How many links have said what they hold.
+    pub fn links_told(&self) -> usize {
+        self.links.values().filter(|link| link.told).count()
+    }
+
+    /// Everything that live links claim to hold.
+    pub fn claimed(&self) -> Vector {
+        self.links.values().flat_map(|link| link.has.iter().map(|(l, u)| (*l, *u))).collect()
+    }
+
+    /// What the disk being written or waiting holds back: whether everything applied is durable.
+    pub fn is_saved(&self) -> bool {
+        self.saving.is_none() && self.unsaved.entries.is_empty()
+    }
+
+    /// The batch that is being written, for a second try.
+    pub fn saving(&self) -> Option<(PersistToken, &Arc<Batch>)> {
+        self.saving.as_ref().map(|(token, batch, _)| (*token, batch))
+    }
+
+    /// This server's own disk.
+    pub const fn server(&self) -> ServerId {
+        self.server
+    }
+}

@@ -1,0 +1,772 @@
+//! Reliable broadcast: every event of every log reaches every connected server, once.
+//!
+//! Textbook eager reliable broadcast (Cachin, Guerraoui, Rodrigues, algorithm 3.3: relay on first
+//! receipt) that the *receiver* prunes, per log, down to `feeds` feeding links (Plumtree, Leitao
+//! et al. 2007, with one tree for each origin as in Riak). What pushing misses is pulled: a
+//! durable prefix is announced by `Have`, asked for by `Want`, served from memory or disk by
+//! `Range`, retried for ever while a live link claims it.
+//!
+//! - `mod.rs`: logs, links, applying and pushing events
+//! - `feeds.rs`: who pushes what to whom
+//! - `repair.rs`: what is missing, and asking for it
+//! - `serve.rs`: answering those who ask
+//! - `acks.rs`: what is durable, here and elsewhere
+//!
+//! This module decides nothing about rooms or clients, and works without them.
+
+mod acks;
+mod feeds;
+mod repair;
+mod serve;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::config::{Config, Feeds, Limits, Timing, VOTERS_MAX};
+use crate::event::{BODY_BYTES_MAX, CHAIN_START, Event};
+use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
+use crate::id::{LinkId, Log, PersistToken, ReadToken, ServerId, Slot};
+use crate::io::{Output, Peer, Severity};
+use crate::rng::Rng;
+use crate::store::{Batch, Entry, Loaded, LoadedLog, SlotHolder};
+use crate::time::{Hlc, Now, Time};
+use crate::vector::Vector;
+
+use feeds::Feeding;
+use repair::{Answer, Repair};
+use serve::Serving;
+
+/// Logs a server knows, at most: one for every process start in the cluster's life. A peer that
+/// names more is cut off.
+pub const LOGS_MAX: usize = 1 << 20;
+
+/// One log as this server holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct LogState {
+    /// Number of the next event to apply; everything below is held.
+    next: u64,
+    /// The chain at `next - 1`.
+    chain: u64,
+    /// Fsynced here.
+    durable: u64,
+    /// The chain at `durable`.
+    durable_chain: u64,
+    /// The newest events, ending at `next - 1`.
+    tail: VecDeque<Entry>,
+    /// Events whose predecessors are missing, with the chain where a frame ended.
+    buffer: BTreeMap<u64, (Arc<Event>, Option<u64>)>,
+    buffer_bytes: usize,
+    /// Who pushes it.
+    feeding: Feeding,
+    /// What is missing.
+    repair: Repair,
+    /// Two contents were seen under one name: nothing of it is taken or given any more.
+    forked: bool,
+}
+
+impl LogState {
+    fn new(loaded: Option<&LoadedLog>) -> Self {
+        let (upto, chain) = loaded.map_or((0, CHAIN_START), |l| (l.upto, l.chain));
+        Self {
+            next: upto + 1,
+            chain,
+            durable: upto,
+            durable_chain: chain,
+            tail: VecDeque::new(),
+            buffer: BTreeMap::new(),
+            buffer_bytes: 0,
+            feeding: Feeding::default(),
+            repair: Repair::default(),
+            forked: false,
+        }
+    }
+
+    /// Events held (durable or not).
+    const fn held(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// The chain at `upto`, if it is still in memory.
+    fn chain_at(&self, upto: u64) -> Option<u64> {
+        if upto == self.held() {
+            return Some(self.chain);
+        }
+        if upto == self.durable {
+            return Some(self.durable_chain);
+        }
+        let first = self.tail.front()?.event.seq;
+        let at = usize::try_from(upto.checked_sub(first)?).ok()?;
+        self.tail.get(at).map(|entry| entry.chain)
+    }
+}
+
+/// One link to another server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Link {
+    peer: Peer,
+    /// What it holds, received or durable, as far as it told or pushed.
+    has: BTreeMap<Log, u64>,
+    /// Logs whose durable prefix grew since it was told.
+    unannounced: BTreeSet<Log>,
+    /// When they are told at the latest.
+    announce_at: Option<Time>,
+    /// Whether something goes to it in this tick anyway, or must.
+    touched: bool,
+    /// Bytes of live frames that have not left yet.
+    live_queued: usize,
+    serving: Serving,
+    /// Preferred when two links could serve: silent ones last, then the nearest.
+    suspect: bool,
+    rtt_micros: u64,
+    /// Whether it has said all that it holds.
+    told: bool,
+}
+
+impl Link {
+    fn has(&self, log: Log) -> u64 {
+        self.has.get(&log).copied().unwrap_or(0)
+    }
+
+    fn raise_has(&mut self, log: Log, upto: u64) {
+        let has = self.has.entry(log).or_insert(0);
+        *has = upto.max(*has);
+    }
+}
+
+/// Events applied in this tick, to be pushed at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pushing {
+    log: Log,
+    entries: Vec<Entry>,
+    hops: u8,
+    from: Option<LinkId>,
+}
+
+/// Counters of what was done, for status, figures and the cost gates of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Counts {
+    /// Copies of events pushed to links.
+    pub payload_sends: u64,
+    /// Copies of events sent because somebody asked.
+    pub range_sends: u64,
+    /// `Have` and `Vector` frames sent.
+    pub have_frames: u64,
+    /// `Want` frames sent.
+    pub wants: u64,
+    /// `Prune` frames sent.
+    pub prunes: u64,
+    /// Pushed copies of events that were here already.
+    pub duplicates: u64,
+    /// Live queues dropped because a link was too slow.
+    pub overflows: u64,
+}
+
+/// The broadcast layer of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Broadcast {
+    own: Log,
+    server: ServerId,
+    slot: Slot,
+    voters: Vec<Slot>,
+    majority: usize,
+    feeds: Feeds,
+    timing: Timing,
+    limits: Limits,
+    rng: Rng,
+    logs: BTreeMap<Log, LogState>,
+    links: BTreeMap<LinkId, Link>,
+    /// Logs with a timer armed.
+    waiting: BTreeSet<Log>,
+    /// What is fsynced here, log by log.
+    durable: Arc<Vector>,
+    /// What other disks hold, by their own word.
+    disks: BTreeMap<ServerId, BTreeMap<Log, u64>>,
+    slots: BTreeMap<Slot, SlotHolder>,
+    pushing: Vec<Pushing>,
+    /// What the next batch writes.
+    unsaved: Batch,
+    unsaved_bytes: usize,
+    /// The batch that is being written.
+    saving: Option<(PersistToken, Arc<Batch>, usize)>,
+    last_persist: u64,
+    last_read: u64,
+    /// Which link a read of ours serves.
+    reads: BTreeMap<ReadToken, LinkId>,
+    digest_at: Time,
+    buffers_bytes: usize,
+    /// Stamps of events applied since they were last taken.
+    received: Vec<Hlc>,
+    counts: Counts,
+    out: VecDeque<Output>,
+}
+
+impl Broadcast {
+    /// A server's broadcast layer, with what its disk holds.
+    pub fn new(config: &Config, loaded: &Loaded, seed: u64, now: Now) -> Self {
+        let own = Log::of(config.me.origin);
+        let mut logs: BTreeMap<_, _> =
+            loaded.logs.iter().map(|l| (l.log, LogState::new(Some(l)))).collect();
+        logs.entry(own).or_insert_with(|| LogState::new(None));
+        let mut disks: BTreeMap<ServerId, BTreeMap<Log, u64>> = BTreeMap::new();
+        for (server, log, upto) in &loaded.disks {
+            disks.entry(*server).or_default().insert(*log, *upto);
+        }
+        let mut broadcast = Self {
+            own,
+            server: config.me.server,
+            slot: config.me.slot.clone(),
+            voters: config.voters().cloned().collect(),
+            majority: config.majority(),
+            feeds: config.feeds,
+            timing: config.timing.clone(),
+            limits: config.limits.clone(),
+            rng: Rng::new(seed),
+            logs,
+            links: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            durable: Arc::new(loaded.logs.iter().map(|l| (l.log, l.upto)).collect()),
+            disks,
+            slots: loaded.slots.iter().map(|h| (h.slot.clone(), h.clone())).collect(),
+            pushing: Vec::new(),
+            unsaved: Batch::default(),
+            unsaved_bytes: 0,
+            saving: None,
+            last_persist: 0,
+            last_read: 0,
+            reads: BTreeMap::new(),
+            digest_at: now.time,
+            buffers_bytes: 0,
+            received: Vec::new(),
+            counts: Counts::default(),
+            out: VecDeque::new(),
+        };
+        broadcast.digest_at = now.time + broadcast.timing.digest_period;
+        broadcast.hold_slot(&Peer {
+            slot: config.me.slot.clone(),
+            generation: config.me.generation,
+            server: config.me.server,
+            origin: config.me.origin,
+        });
+        debug_assert!(broadcast.voters.len() <= VOTERS_MAX);
+        broadcast
+    }
+
+    /// Appends an event to the server's own log; it is pushed and written at the end of the tick.
+    /// The caller has stamped it: stamps rise strictly.
+    pub fn append(&mut self, event: Event) -> Entry {
+        let own = self.own;
+        let Some(state) = self.logs.get_mut(&own) else {
+            unreachable!("the own log is made with the state")
+        };
+        debug_assert_eq!(event.seq, state.next, "own events are numbered without holes");
+        let entry = state.take(own, Arc::new(event), self.limits.tail_events);
+        self.unsaved_bytes += entry.event.cost();
+        self.unsaved.entries.push(entry.clone());
+        self.push_later(own, entry.clone(), 0, None);
+        entry
+    }
+
+    /// The number the next own event gets.
+    pub fn next_seq(&self) -> u64 {
+        self.logs.get(&self.own).map_or(1, |state| state.next)
+    }
+
+    /// Whether so much is waiting for the disk that nothing more should be accepted.
+    pub const fn is_full(&self) -> bool {
+        self.unsaved_bytes >= self.limits.unsaved_bytes
+    }
+
+    /// A link is up: everything is pushed to it from now on, and both say what they hold.
+    pub fn link_up(&mut self, peer: Peer, link: LinkId) {
+        self.hold_slot(&peer);
+        self.ensure_log(Log::of(peer.origin));
+        self.links.insert(
+            link,
+            Link {
+                peer,
+                has: BTreeMap::new(),
+                unannounced: BTreeSet::new(),
+                announce_at: None,
+                touched: false,
+                live_queued: 0,
+                serving: Serving::default(),
+                suspect: false,
+                rtt_micros: 0,
+                told: false,
+            },
+        );
+        self.send_digest(link);
+    }
+
+    /// A link is down.
+    pub fn link_down(&mut self, now: Now, link: LinkId) {
+        let Some(gone) = self.links.remove(&link) else { return };
+        self.reads.retain(|_, of| *of != link);
+        self.unfeed(now, link);
+        // The crash relay of lazy reliable broadcast (algorithm 3.2): what only the dead server
+        // pushed to us, the others learn of at once.
+        let log = Log::of(gone.peer.origin);
+        if self.durable.upto(log) > 0 {
+            for other in self.links.values_mut() {
+                other.unannounced.insert(log);
+                other.touched = true;
+            }
+        }
+    }
+
+    /// A frame of the broadcast came. `Err` tells what the peer did wrong: it is to be cut off.
+    ///
+    /// # Errors
+    /// A breach of the protocol, in words.
+    pub fn frame(&mut self, now: Now, link: LinkId, frame: Frame) -> Result<(), String> {
+        if !self.links.contains_key(&link) {
+            return Ok(()); // in flight when the link went down
+        }
+        match frame {
+            Frame::Events(events) => self.on_events(now, link, events),
+            Frame::Range(range) => self.on_range(now, link, range),
+            Frame::Have(haves) => self.on_haves(now, link, &haves.haves, repair::Told::Growth),
+            Frame::Vector(haves) => self.on_haves(now, link, &haves.haves, repair::Told::Whole),
+            Frame::Digest(digest) => {
+                self.on_digest(link, digest.hash);
+                Ok(())
+            }
+            Frame::Want(want) => self.on_want(link, want),
+            Frame::Prune(Logs { logs }) => {
+                self.on_prune(link, &logs);
+                Ok(())
+            }
+            Frame::Lagging(_) => {
+                self.on_lagging(link);
+                Ok(())
+            }
+            Frame::Hello(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Leaving(_)
+            | Frame::Presence(_) => Ok(()),
+        }
+    }
+
+    fn on_events(&mut self, now: Now, link: LinkId, frame: Events) -> Result<(), String> {
+        let Events { log, base, hops, events, chain } = frame;
+        let last = self.check(log, base, &events)?;
+        self.link_has(link, log, last);
+        self.feed(now, link, log, hops);
+        self.receive(now, link, log, Chunk { base, events, chain, hops: hops.saturating_add(1) });
+        Ok(())
+    }
+
+    fn on_range(&mut self, now: Now, link: LinkId, frame: Range) -> Result<(), String> {
+        let Range { log, base, events, chain, done } = frame;
+        let answer = match (done, events.is_empty()) {
+            (_, true) => Answer::Nothing,
+            (true, false) => Answer::Done,
+            (false, false) => Answer::Piece,
+        };
+        if !events.is_empty() {
+            let last = self.check(log, base, &events)?;
+            self.link_has(link, log, last);
+            // A repaired event goes on to those who still lack it, as if pushed from afar.
+            self.receive(now, link, log, Chunk { base, events, chain, hops: u8::MAX });
+        }
+        self.on_range_answer(now, link, log, answer);
+        Ok(())
+    }
+
+    /// Whether the events of a frame can be events `base..` of a log; the number of the last.
+    fn check(&mut self, log: Log, base: u64, events: &[Arc<Event>]) -> Result<u64, String> {
+        let last = events.len() as u64 + base.saturating_sub(1);
+        if base == 0 || events.is_empty() || base.checked_add(events.len() as u64).is_none() {
+            return Err("events without a place in their log".into());
+        }
+        let numbered = events.iter().zip(base..).all(|(event, seq)| event.seq == seq);
+        if !numbered {
+            return Err("events with a hole in their numbers".into());
+        }
+        if events.iter().any(|event| event.body.len() > BODY_BYTES_MAX) {
+            return Err(format!("an event with a body over {BODY_BYTES_MAX} bytes"));
+        }
+        if !self.ensure_log(log) {
+            return Err(format!("more than {LOGS_MAX} logs"));
+        }
+        Ok(last)
+    }
+
+    /// Makes the state of a log that was not known; false if there are too many.
+    fn ensure_log(&mut self, log: Log) -> bool {
+        if self.logs.contains_key(&log) {
+            return true;
+        }
+        if self.logs.len() >= LOGS_MAX {
+            return false;
+        }
+        self.logs.insert(log, LogState::new(None));
+        true
+    }
+
+    /// Applies what is new of a chunk, or keeps it until its predecessors come.
+    fn receive(&mut self, now: Now, link: LinkId, log: Log, chunk: Chunk) {
+        let full = self.is_full();
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if state.forked {
+            return;
+        }
+        let last = chunk.base + chunk.events.len() as u64 - 1;
+        if last < state.next {
+            self.counts.duplicates += chunk.events.len() as u64;
+            if state.chain_at(last).is_some_and(|held| held != chunk.chain) {
+                self.fork(log, link);
+            }
+            return;
+        }
+        if log == self.own {
+            self.fork(log, link); // events of this run that this run never made
+            return;
+        }
+        if full {
+            self.missing_later(now, log); // the disk is behind: asked for when there is room
+            return;
+        }
+        if chunk.base > state.next {
+            self.buffer(now, link, log, chunk);
+            return;
+        }
+        let known = usize::try_from(state.next - chunk.base).unwrap_or(usize::MAX);
+        self.counts.duplicates += known as u64;
+        let Chunk { events, chain, hops, .. } = chunk;
+        let mut end = state.chain;
+        for event in &events[known.min(events.len())..] {
+            end = event.chain(end);
+        }
+        if end != chain {
+            self.fork(log, link);
+            return;
+        }
+        for event in events.into_iter().skip(known) {
+            self.apply(log, event, hops, link);
+        }
+        self.drain_buffer(now, log, hops, link);
+        self.progressed(now, log);
+    }
+
+    fn apply(&mut self, log: Log, event: Arc<Event>, hops: u8, from: LinkId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        let entry = state.take(log, event, self.limits.tail_events);
+        self.received.push(entry.event.hlc);
+        self.unsaved_bytes += entry.event.cost();
+        self.unsaved.entries.push(entry.clone());
+        self.push_later(log, entry, hops, Some(from));
+    }
+
+    /// Keeps events that came before their predecessors; full buffers drop them, and they are
+    /// asked for later.
+    fn buffer(&mut self, now: Now, link: LinkId, log: Log, chunk: Chunk) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        let last = chunk.base + chunk.events.len() as u64 - 1;
+        for (event, seq) in chunk.events.into_iter().zip(chunk.base..) {
+            let cost = event.cost();
+            let fits = seq - state.next < self.limits.buffer_events as u64
+                && state.buffer_bytes + cost <= self.limits.buffer_bytes
+                && self.buffers_bytes + cost <= self.limits.buffers_bytes;
+            if !fits {
+                break;
+            }
+            let chain = (seq == last).then_some(chunk.chain);
+            if state.buffer.insert(seq, (event, chain)).is_none() {
+                state.buffer_bytes += cost;
+                self.buffers_bytes += cost;
+            }
+        }
+        self.hole(now, link, log);
+    }
+
+    fn drain_buffer(&mut self, now: Now, log: Log, hops: u8, from: LinkId) {
+        loop {
+            let Some(state) = self.logs.get_mut(&log) else { return };
+            let Some(first) = state.buffer.first_entry() else { return };
+            let seq = *first.key();
+            if seq > state.next {
+                self.hole(now, from, log);
+                return;
+            }
+            let (event, chain) = first.remove();
+            state.buffer_bytes -= event.cost();
+            self.buffers_bytes -= event.cost();
+            if seq < state.next {
+                continue;
+            }
+            if chain.is_some_and(|chain| event.chain(state.chain) != chain) {
+                self.fork(log, from);
+                return;
+            }
+            self.apply(log, event, hops, from);
+        }
+    }
+
+    /// Two contents under one name: the same run of a server exists twice (a cloned machine), or
+    /// somebody's bits rotted. The log is neither taken nor given until an operator decides.
+    fn fork(&mut self, log: Log, link: LinkId) {
+        let Some(state) = self.logs.get_mut(&log) else { return };
+        if state.forked {
+            return;
+        }
+        state.forked = true;
+        self.buffers_bytes -= state.buffer_bytes;
+        state.buffer_bytes = 0;
+        state.buffer.clear();
+        state.repair = Repair::default();
+        self.waiting.remove(&log);
+        let held = state.held();
+        let peer = self.links.get(&link).map_or_else(String::new, |l| l.peer.slot.to_string());
+        self.out.push_back(Output::Log(
+            Severity::Error,
+            format!(
+                "FORK: log {log} differs from the copy of {peer} at or before event {held}; it is \
+                 no longer taken nor served. If a machine was cloned, stop the clone; then wipe \
+                 the server whose copy is wrong."
+            ),
+        ));
+    }
+
+    fn push_later(&mut self, log: Log, entry: Entry, hops: u8, from: Option<LinkId>) {
+        if let Some(last) = self.pushing.last_mut()
+            && (last.log, last.hops, last.from) == (log, hops, from)
+        {
+            last.entries.push(entry);
+            return;
+        }
+        self.pushing.push(Pushing { log, entries: vec![entry], hops, from });
+    }
+
+    /// The end of a tick: pushes what was applied, announces what is durable, starts a write.
+    pub fn flush(&mut self, now: Now) {
+        for pushing in std::mem::take(&mut self.pushing) {
+            self.push(&pushing);
+        }
+        self.pump_all();
+        self.announce(now);
+        self.start_write();
+    }
+
+    fn push(&mut self, pushing: &Pushing) {
+        let Pushing { log, entries, hops, from } = pushing;
+        let Some(last) = entries.last() else { return };
+        let Some(state) = self.logs.get(log) else { return };
+        if state.forked {
+            return;
+        }
+        let links: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(id, link)| {
+                Some(**id) != *from
+                    && !state.feeding.is_muted(**id)
+                    && link.peer.origin != log.origin
+                    && link.has(*log) < last.event.seq
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if links.is_empty() {
+            return;
+        }
+        for chunk in chunks(entries, EVENTS_BYTES_MAX) {
+            let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
+            let cost = chunk.iter().map(|entry| entry.event.cost()).sum();
+            self.counts.payload_sends += (chunk.len() * links.len()) as u64;
+            let frame = Frame::Events(Events {
+                log: *log,
+                base: first.event.seq,
+                hops: *hops,
+                events: chunk.iter().map(|entry| entry.event.clone()).collect(),
+                chain: last.chain,
+            });
+            self.send_live(&links, frame, cost);
+        }
+    }
+
+    fn send_live(&mut self, links: &[LinkId], frame: Frame, cost: usize) {
+        for id in links {
+            if let Some(link) = self.links.get_mut(id) {
+                link.live_queued += cost;
+                link.touched = true;
+            }
+        }
+        let frame = Arc::new(frame);
+        self.out.push_back(Output::Send { links: links.to_vec(), class: Class::Live, frame, cost });
+        for id in links {
+            let full = self
+                .links
+                .get(id)
+                .is_some_and(|link| link.live_queued > self.limits.live_queue_bytes);
+            if full {
+                self.overflow(*id);
+            }
+        }
+    }
+
+    fn send_control(&mut self, link: LinkId, frame: Frame) {
+        let frame = Arc::new(frame);
+        self.out.push_back(Output::Send {
+            links: vec![link],
+            class: Class::Control,
+            frame,
+            cost: 64,
+        });
+    }
+
+    /// So many bytes of a class have left for the network.
+    pub fn wrote(&mut self, link: LinkId, class: Class, bytes: usize) {
+        let Some(link) = self.links.get_mut(&link) else { return };
+        match class {
+            Class::Live => link.live_queued = link.live_queued.saturating_sub(bytes),
+            Class::CatchUp => link.serving.wrote(bytes),
+            Class::Control | Class::Presence => {}
+        }
+    }
+
+    fn link_has(&mut self, link: LinkId, log: Log, upto: u64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.raise_has(log, upto);
+        }
+    }
+
+    /// What the layer below the rooms knows of a link's health.
+    pub fn set_health(&mut self, link: LinkId, suspect: bool, rtt_micros: u64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.suspect = suspect;
+            link.rtt_micros = rtt_micros;
+        }
+    }
+
+    /// What is fsynced here.
+    pub const fn durable(&self) -> &Arc<Vector> {
+        &self.durable
+    }
+
+    /// What is held here, fsynced or not.
+    pub fn held(&self) -> Vector {
+        self.logs.iter().map(|(log, state)| (*log, state.held())).collect()
+    }
+
+    /// Stamps of remote events applied since the last call.
+    pub fn take_received(&mut self) -> Vec<Hlc> {
+        std::mem::take(&mut self.received)
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// What was done so far.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let logs = self
+            .waiting
+            .iter()
+            .filter_map(|log| self.logs.get(log).and_then(|state| state.repair.deadline()));
+        let links = self.links.values().filter_map(|link| link.announce_at);
+        let digest = (!self.links.is_empty()).then_some(self.digest_at);
+        logs.chain(links).chain(digest).min()
+    }
+
+    /// Fires every timer due at `now`. `Have`s that are due travel at the next flush.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let due: Vec<Log> = self
+            .waiting
+            .iter()
+            .filter(|log| {
+                self.logs
+                    .get(log)
+                    .and_then(|state| state.repair.deadline())
+                    .is_some_and(|at| at <= now.time)
+            })
+            .copied()
+            .collect();
+        for log in due {
+            self.repair(now, log);
+        }
+        if self.digest_at <= now.time {
+            self.digest_at = now.time + self.timing.digest_period;
+            let nth = self.rng.below(self.links.len() as u64) as usize;
+            if let Some(link) = self.links.keys().nth(nth).copied() {
+                self.send_digest(link);
+            }
+        }
+    }
+
+    /// Panics if a rule of the broadcast is broken; the simulator calls it after every step.
+    pub fn assert_invariants(&self) {
+        let mut buffers = 0;
+        for (log, state) in &self.logs {
+            assert!(state.durable <= state.held(), "{log}: durable beyond what is held");
+            assert_eq!(self.durable.upto(*log), state.durable, "{log}: two ideas of durable");
+            if let Some(last) = state.tail.back() {
+                assert_eq!(last.event.seq, state.held(), "{log}: the tail ends at the last event");
+                assert_eq!(last.chain, state.chain, "{log}: the tail ends at the chain");
+            }
+            assert!(state.tail.len() <= self.limits.tail_events, "{log}: tail over its bound");
+            let bytes: usize = state.buffer.values().map(|(event, _)| event.cost()).sum();
+            assert_eq!(bytes, state.buffer_bytes, "{log}: buffered bytes are counted");
+            assert!(bytes <= self.limits.buffer_bytes, "{log}: buffer over its bound");
+            assert!(state.buffer.keys().all(|seq| *seq > state.next), "{log}: buffer is drained");
+            let armed = state.repair.deadline().is_some();
+            assert_eq!(armed, self.waiting.contains(log), "{log}: timers are known");
+            buffers += bytes;
+            state.feeding.assert_invariants(self.feeds.max());
+        }
+        assert_eq!(buffers, self.buffers_bytes, "all buffered bytes are counted");
+        assert!(buffers <= self.limits.buffers_bytes, "buffers over their bound");
+    }
+}
+
+/// Events of a frame on their way in.
+struct Chunk {
+    base: u64,
+    events: Vec<Arc<Event>>,
+    chain: u64,
+    hops: u8,
+}
+
+impl LogState {
+    /// Appends the next event.
+    fn take(&mut self, log: Log, event: Arc<Event>, tail_max: usize) -> Entry {
+        self.chain = event.chain(self.chain);
+        self.next += 1;
+        let entry = Entry { log, event, chain: self.chain };
+        self.tail.push_back(entry.clone());
+        if self.tail.len() > tail_max {
+            self.tail.pop_front();
+        }
+        entry
+    }
+}
+
+/// Cuts entries into pieces of at most `bytes_max`, at least one entry each.
+fn chunks(entries: &[Entry], bytes_max: usize) -> impl Iterator<Item = &[Entry]> {
+    let mut rest = entries;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest
+            .iter()
+            .take_while(|entry| {
+                bytes += entry.event.cost();
+                bytes <= bytes_max
+            })
+            .count();
+        if rest.is_empty() {
+            return None;
+        }
+        let (piece, more) = rest.split_at(fits.max(1));
+        rest = more;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Which links live: pings on the control stream, suspicion, and hints from the kernel.
+//!
+//! Any frame counts as life. A link silent for `suspect_after` is not waited for, one silent for
+//! `down_after` is closed. Pings belong to the loop and not to the transport, because a transport
+//! that keeps alive proves nothing about the loop. A loop that itself stood still must not declare
+//! the others dead: a gap of over a second between its own ticks moves all deadlines by the gap.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::Timing;
+use crate::frame::Ping;
+use crate::id::{LinkId, Slot};
+use crate::session::LinkState;
+use crate::time::{Now, Time};
+
+/// A gap between own ticks that counts as having stood still.
+const STALL: Duration = Duration::from_secs(1);
+
+/// The health of one link.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pulse {
+    slot: Slot,
+    heard: Time,
+    ping_at: Time,
+    /// Until when the kernel's hint must be disproved.
+    probe_until: Option<Time>,
+    suspect: bool,
+    rtt_micros: u64,
+    /// The peer's clock and when it was read.
+    clock: Option<(u64, Time)>,
+}
+
+/// The health of all links.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Health {
+    timing: Timing,
+    links: BTreeMap<LinkId, Pulse>,
+    last_tick: Time,
+}
+
+/// What is to be done about a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Ping it.
+    Ping(LinkId),
+    /// It fell silent, or speaks again.
+    Suspect(LinkId),
+    /// It is dead: close it.
+    Close(LinkId),
+}
+
+impl Health {
+    /// No links yet.
+    pub const fn new(timing: Timing, now: Now) -> Self {
+        Self { timing, links: BTreeMap::new(), last_tick: now.time }
+    }
+
+    /// A link is up.
+    pub fn link_up(&mut self, now: Now, link: LinkId, slot: Slot) {
+        let pulse = Pulse {
+            slot,
+            heard: now.time,
+            ping_at: now.time,
+            probe_until: None,
+            suspect: false,
+            rtt_micros: 0,
+            clock: None,
+        };
+        self.links.insert(link, pulse);
+    }
+
+    /// A link is down.
+    pub fn link_down(&mut self, link: LinkId) {
+        self.links.remove(&link);
+    }
+
+    /// Every call of the core comes here first: notices when the process stood still.
+    pub fn tick(&mut self, now: Now) {
+        let gap = now.time.since(self.last_tick);
+        self.last_tick = now.time;
+        if gap <= STALL {
+            return;
+        }
+        for pulse in self.links.values_mut() {
+            pulse.heard = pulse.heard + gap;
+            pulse.probe_until = pulse.probe_until.map(|until| until + gap);
+        }
+    }
+
+    /// Something came from a link. Tells whether it was suspected until now.
+    pub fn heard(&mut self, now: Now, link: LinkId) -> bool {
+        let Some(pulse) = self.links.get_mut(&link) else { return false };
+        pulse.heard = now.time;
+        pulse.probe_until = None;
+        std::mem::take(&mut pulse.suspect)
+    }
+
+    /// A ping, or the answer to one, told the peer's clock.
+    pub fn clock(&mut self, now: Now, link: LinkId, clock_ms: u64) {
+        if let Some(pulse) = self.links.get_mut(&link) {
+            pulse.clock = Some((clock_ms, now.time));
+        }
+    }
+
+    /// The answer to a ping of ours.
+    pub fn pong(&mut self, now: Now, link: LinkId, pong: Ping) {
+        self.clock(now, link, pong.clock_ms);
+        let Some(pulse) = self.links.get_mut(&link) else { return };
+        let rtt = now.time.as_micros().saturating_sub(pong.sent_micros).max(1);
+        pulse.rtt_micros = match pulse.rtt_micros {
+            0 => rtt,
+            smoothed => (smoothed * 7 + rtt) / 8,
+        };
+    }
+
+    /// The kernel says that nothing listens at the other end: ping at once, and wait shortly. A
+    /// forged hint costs that and nothing more.
+    pub fn hint(&mut self, now: Now, link: LinkId) {
+        let timeout = self.timing.probe_timeout;
+        if let Some(pulse) = self.links.get_mut(&link)
+            && pulse.probe_until.is_none()
+        {
+            pulse.probe_until = Some(now.time + timeout);
+            pulse.ping_at = now.time;
+        }
+    }
+
+    /// The state and round trip (microseconds, 0 if unknown) of a link.
+    pub fn link(&self, link: LinkId) -> (LinkState, u64) {
+        self.links.get(&link).map_or((LinkState::Down, 0), |pulse| {
+            let state = if pulse.suspect { LinkState::Suspect } else { LinkState::Up };
+            (state, pulse.rtt_micros)
+        })
+    }
+
+    /// The clocks of the linked slots that `votes`, as they should read now, in milliseconds.
+    pub fn clocks(&self, now: Now, votes: impl Fn(&Slot) -> bool) -> Vec<u64> {
+        self.links
+            .values()
+            .filter(|pulse| votes(&pulse.slot))
+            .filter_map(|pulse| pulse.clock)
+            .map(|(ms, read)| ms.saturating_add(millis(now.time.since(read))))
+            .collect()
+    }
+
+    /// When [`Self::due`] has something to say.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.links
+            .values()
+            .flat_map(|pulse| {
+                let silent = if pulse.suspect {
+                    pulse.heard + self.timing.down_after
+                } else {
+                    pulse.heard + self.timing.suspect_after
+                };
+                [Some(pulse.ping_at), Some(silent), pulse.probe_until]
+            })
+            .flatten()
+            .min()
+    }
+
+    /// What is to be done now.
+    pub fn due(&mut self, now: Now) -> Vec<Care> {
+        let mut care = Vec::new();
+        for (link, pulse) in &mut self.links {
+            let silence = now.time.since(pulse.heard);
+            let probed = pulse.probe_until.is_some_and(|until| until <= now.time);
+            if silence >= self.timing.down_after || probed {
+                care.push(Care::Close(*link));
+                pulse.probe_until = None;
+                pulse.heard = now.time; // said once; the driver answers with `LinkDown`
+                continue;
+            }
+            if silence >= self.timing.suspect_after && !pulse.suspect {
+                pulse.suspect = true;
+                care.push(Care::Suspect(*link));
+            }
+            if pulse.ping_at <= now.time {
+                pulse.ping_at = now.time + self.timing.ping_period;
+                care.push(Care::Ping(*link));
+            }
+        }
+        care
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINK: LinkId = LinkId(1);
+
+    const fn ms(ms: u64) -> Now {
+        Now { time: Time::from_micros(ms * 1000), wall_ms: ms }
+    }
+
+    fn linked() -> Health {
+        let mut health = Health::new(Timing::default(), ms(0));
+        let Ok(slot) = Slot::new("s2") else { unreachable!() };
+        health.link_up(ms(0), LINK, slot);
+        assert_eq!(health.due(ms(0)), [Care::Ping(LINK)]);
+        health
+    }
+
+    /// Lets the loop turn every 100 ms, as it does when it lives.
+    fn turn(health: &mut Health, from: u64, to: u64) -> Vec<(u64, Care)> {
+        let mut seen = Vec::new();
+        for t in (from..=to).step_by(100) {
+            health.tick(ms(t));
+            let care = health.due(ms(t));
+            seen.extend(care.into_iter().filter(|c| *c != Care::Ping(LINK)).map(|c| (t, c)));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_silent_link_is_suspected_then_closed() {
+        let mut health = linked();
+        let seen = turn(&mut health, 100, 5000);
+        assert_eq!(seen, [(2000, Care::Suspect(LINK)), (5000, Care::Close(LINK))]);
+    }
+
+    #[test]
+    fn a_loop_that_stood_still_does_not_blame_the_others() {
+        let mut health = linked();
+        health.tick(ms(10_000));
+        assert_eq!(health.due(ms(10_000)), [Care::Ping(LINK)]);
+    }
+
+    #[test]
+    fn a_hint_is_a_probe_that_an_answer_disproves() {
+        let mut health = linked();
+        health.hint(ms(100), LINK);
+        assert_eq!(health.due(ms(100)), [Care::Ping(LINK)]);
+        health.heard(ms(110), LINK);
+        assert_eq!(turn(&mut health, 200, 600), []);
+    }
+
+    #[test]
+    fn a_hint_that_nothing_disproves_closes_the_link() {
+        let mut health = linked();
+        health.hint(ms(100), LINK);
+        assert_eq!(turn(&mut health, 100, 400), [(400, Care::Close(LINK))]);
+    }
+}

@@ -1,0 +1,215 @@
+//! Who is attached where: told, not logged.
+//!
+//! Each server tells its own sessions to its links; receivers keep what one server told together
+//! and drop it when that server runs anew or stays away for the grace. Membership of rooms is
+//! durable and does not change because a link or a server died, so nothing here makes join or part
+//! lines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::frame::PresenceUpdate;
+use crate::id::{AccountId, Origin, RoomId, Slot};
+use crate::time::{Now, Time};
+
+/// An account that is attached (`None`), or has a room open.
+type Place = (AccountId, Option<RoomId>);
+
+/// Places in one frame, at most; more travel in several.
+const PLACES_MAX: usize = 16_384;
+/// Places kept of one other server, at most; more are not shown.
+const PLACES_KEPT_MAX: usize = 1 << 20;
+
+/// Who is where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Presence {
+    /// How many sessions of this server are at a place.
+    local: BTreeMap<Place, u32>,
+    /// Places whose last session was lost: they show until then.
+    lingering: BTreeMap<Place, Time>,
+    /// What changed here since it was told.
+    changed: BTreeSet<Place>,
+    remote: BTreeMap<Slot, Remote>,
+}
+
+/// What another server told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Remote {
+    origin: Origin,
+    places: BTreeSet<Place>,
+    /// When the link to it went down.
+    away_since: Option<Time>,
+}
+
+impl Presence {
+    /// A session of this server is at a place.
+    pub fn enter(&mut self, account: AccountId, room: Option<RoomId>) {
+        let place = (account, room);
+        if self.lingering.remove(&place).is_none() && !self.local.contains_key(&place) {
+            self.changed.insert(place);
+        }
+        *self.local.entry(place).or_insert(0) += 1;
+    }
+
+    /// A session of this server is there no longer; if its connection was lost (and not ended),
+    /// the place shows until `linger`.
+    pub fn leave(&mut self, account: AccountId, room: Option<RoomId>, linger: Option<Time>) {
+        let place = (account, room);
+        let Some(count) = self.local.get_mut(&place) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        self.local.remove(&place);
+        match linger {
+            Some(until) => {
+                self.lingering.insert(place, until);
+            }
+            None => {
+                self.changed.insert(place);
+            }
+        }
+    }
+
+    /// A link is up; what an older run of that server told is void.
+    pub fn link_up(&mut self, slot: &Slot, origin: Origin) {
+        match self.remote.get_mut(slot) {
+            Some(remote) if remote.origin == origin => remote.away_since = None,
+            _ => {
+                let remote = Remote { origin, places: BTreeSet::new(), away_since: None };
+                self.remote.insert(slot.clone(), remote);
+            }
+        }
+    }
+
+    /// A link is down: its people show unchanged until the grace is over.
+    pub fn link_down(&mut self, now: Now, slot: &Slot) {
+        if let Some(remote) = self.remote.get_mut(slot) {
+            remote.away_since = Some(now.time);
+        }
+    }
+
+    /// Another server told.
+    pub fn told(&mut self, slot: &Slot, update: PresenceUpdate) {
+        let Some(remote) = self.remote.get_mut(slot) else { return };
+        if update.full {
+            remote.places.clear();
+        }
+        for place in &update.gone {
+            remote.places.remove(place);
+        }
+        for place in update.here {
+            // Whoever is attached elsewhere lingers here no longer.
+            if self.lingering.remove(&place).is_some() {
+                self.changed.insert(place);
+            }
+            if remote.places.len() < PLACES_KEPT_MAX {
+                remote.places.insert(place);
+            }
+        }
+    }
+
+    /// Ends what is over.
+    pub fn expire(&mut self, now: Now, grace: Duration) {
+        let over: Vec<Place> = self
+            .lingering
+            .iter()
+            .filter(|(_, until)| **until <= now.time)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in over {
+            self.lingering.remove(&place);
+            self.changed.insert(place);
+        }
+        self.remote.retain(|_, remote| {
+            remote.away_since.is_none_or(|since| now.time.since(since) < grace)
+        });
+    }
+
+    /// When [`Self::expire`] has something to do.
+    pub fn next_deadline(&self, grace: Duration) -> Option<Time> {
+        let lingering = self.lingering.values().copied();
+        let remote = self.remote.values().filter_map(|r| r.away_since.map(|since| since + grace));
+        lingering.chain(remote).min()
+    }
+
+    /// What is to be told of the changes since the last call.
+    pub fn changes(&mut self) -> Vec<PresenceUpdate> {
+        let changed = std::mem::take(&mut self.changed);
+        let (here, gone): (Vec<Place>, Vec<Place>) =
+            changed.into_iter().partition(|place| self.is_here(place));
+        updates(&here, &gone, false)
+    }
+
+    /// What a new link is to be told.
+    pub fn everybody(&self) -> Vec<PresenceUpdate> {
+        let here: Vec<Place> = self.local.keys().chain(self.lingering.keys()).copied().collect();
+        updates(&here, &[], true)
+    }
+
+    fn is_here(&self, place: &Place) -> bool {
+        self.local.contains_key(place) || self.lingering.contains_key(place)
+    }
+
+    /// The servers at which an account has a room open (or is attached); `me` is this one.
+    pub fn servers(&self, account: AccountId, room: Option<RoomId>, me: &Slot) -> Vec<Slot> {
+        let place = (account, room);
+        let mut servers: Vec<Slot> = self
+            .remote
+            .iter()
+            .filter(|(_, remote)| remote.places.contains(&place))
+            .map(|(slot, _)| slot.clone())
+            .collect();
+        if self.is_here(&place) {
+            servers.push(me.clone());
+        }
+        servers.sort();
+        servers
+    }
+
+    /// Everybody who has a room open anywhere.
+    pub fn in_room(&self, room: RoomId) -> BTreeSet<AccountId> {
+        let at = |place: &&Place| place.1 == Some(room);
+        let local = self.local.keys().chain(self.lingering.keys()).filter(at);
+        let remote = self.remote.values().flat_map(|remote| remote.places.iter()).filter(at);
+        local.chain(remote).map(|(account, _)| *account).collect()
+    }
+
+    /// How many have each room open, besides those that `known` tells to be counted already.
+    pub fn room_counts(
+        &self,
+        known: impl Fn(RoomId, AccountId) -> bool,
+    ) -> BTreeMap<RoomId, BTreeSet<AccountId>> {
+        let mut rooms: BTreeMap<RoomId, BTreeSet<AccountId>> = BTreeMap::new();
+        let local = self.local.keys().chain(self.lingering.keys());
+        let remote = self.remote.values().flat_map(|remote| remote.places.iter());
+        for (account, room) in local.chain(remote) {
+            if let Some(room) = room
+                && !known(*room, *account)
+            {
+                rooms.entry(*room).or_default().insert(*account);
+            }
+        }
+        rooms
+    }
+}
+
+fn updates(here: &[Place], gone: &[Place], full: bool) -> Vec<PresenceUpdate> {
+    let mut updates: Vec<PresenceUpdate> = Vec::new();
+    if full || !here.is_empty() {
+        let mut pieces = here.chunks(PLACES_MAX);
+        let first = pieces.next().unwrap_or_default().to_vec();
+        updates.push(PresenceUpdate { full, here: first, gone: Vec::new() });
+        updates.extend(pieces.map(|p| PresenceUpdate {
+            full: false,
+            here: p.to_vec(),
+            gone: Vec::new(),
+        }));
+    }
+    updates.extend(gone.chunks(PLACES_MAX).map(|p| PresenceUpdate {
+        full: false,
+        here: Vec::new(),
+        gone: p.to_vec(),
+    }));
+    updates
+}

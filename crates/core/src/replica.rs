@@ -1,0 +1,451 @@
+//! One server: the broadcast, the rooms, the sessions, and the one door to them.
+//!
+//! The driver's contract: [`Replica::handle`] for what happened, [`Replica::handle_timeout`] when
+//! [`Replica::next_deadline`] is due, [`Replica::flush`] once after the inputs of a tick, then
+//! [`Replica::poll_output`] until it is empty. Nothing is sent, written or delivered but by an
+//! [`Output`].
+//!
+//! This file connects the parts and decides little: events are pushed when they are accepted or
+//! received, and shown when they are on this server's disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::broadcast::{Broadcast, Counts};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::{Body, Boot, Event};
+use crate::frame::{Class, Frame, Leaving, Ping};
+use crate::health::{Care, Health};
+use crate::id::{AccountId, LinkId, Mid, PersistToken, ReadToken, RoomId, SessionId, Slot};
+use crate::io::{Input, Output, Peer, Severity};
+use crate::presence::Presence;
+use crate::rng::Rng;
+use crate::rooms::Rooms;
+use crate::session::{Item, Moving, ServerAddr, ServerState};
+use crate::sessions::Sessions;
+use crate::store::{Committed, Loaded, Rows};
+use crate::time::{Hlc, Key, Now, Time};
+use crate::vector::Vector;
+
+/// How long a new run waits to hear what the others hold before it takes clients.
+const START_WAIT: std::time::Duration = std::time::Duration::from_millis(1000);
+
+/// A server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Replica {
+    pub(crate) config: Arc<Config>,
+    pub(crate) started: Time,
+    pub(crate) rng: Rng,
+    pub(crate) clock: Clock,
+    pub(crate) broadcast: Broadcast,
+    pub(crate) health: Health,
+    pub(crate) rooms: Rooms,
+    pub(crate) presence: Presence,
+    pub(crate) links: BTreeMap<LinkId, Peer>,
+    pub(crate) sessions: Sessions,
+    start: Start,
+    stopping: bool,
+    out: VecDeque<Output>,
+}
+
+/// Whether a new run has what the others held when it began.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Start {
+    /// Waiting to hear what they hold, until then.
+    Asking(Time),
+    /// Fetching this.
+    Fetching(Vector),
+    /// It has.
+    Done,
+}
+
+impl Replica {
+    /// A server's new run, with what its disk holds. `seed` feeds all its randomness.
+    pub fn new(config: Config, loaded: &Loaded, seed: u64, now: Now) -> Self {
+        let mut rng = Rng::new(seed);
+        let clock =
+            Clock::load(loaded.logs.iter().map(|log| log.hlc), config.timing.max_skew_ms, now);
+        let broadcast = Broadcast::new(&config, loaded, rng.bits(), now);
+        let start = if config.servers.len() > 1 {
+            Start::Asking(now.time + START_WAIT)
+        } else {
+            Start::Done
+        };
+        Self {
+            started: now.time,
+            clock,
+            broadcast,
+            health: Health::new(config.timing.clone(), now),
+            rooms: Rooms::load(loaded),
+            presence: Presence::default(),
+            links: BTreeMap::new(),
+            sessions: Sessions::new(&config, loaded, now),
+            start,
+            stopping: false,
+            out: VecDeque::new(),
+            config: Arc::new(config),
+            rng,
+        }
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.health.tick(now);
+        match input {
+            Input::LinkUp(link, peer) => self.on_link_up(now, link, peer),
+            Input::LinkDown(link) => self.on_link_down(now, link),
+            Input::Frame(link, frame) => self.on_frame(now, link, frame),
+            Input::Hint(link) => self.health.hint(now, link),
+            Input::Wrote(link, class, bytes) => self.broadcast.wrote(link, class, bytes),
+            Input::SessionUp(session) => self.on_session_up(session),
+            Input::Request(session, request) => self.on_request(now, session, request),
+            Input::SessionDown(session) => self.on_session_down(now, session),
+            Input::Drained(session, bytes) => self.on_drained(session, bytes),
+            Input::Persisted(token, committed) => self.on_persisted(now, token, &committed),
+            Input::PersistFailed(_, why) => {
+                self.log(Severity::Error, format!("the disk refused a write: {why}"));
+            }
+            Input::ReadDone(token, rows) => self.on_read_done(now, token, rows),
+            Input::Stop => self.on_stop(),
+        }
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.health.tick(now);
+        for care in self.health.due(now) {
+            match care {
+                Care::Ping(link) => {
+                    let ping = Frame::Ping(Ping {
+                        sent_micros: now.time.as_micros(),
+                        clock_ms: self.clock.reading_ms(now),
+                    });
+                    self.send_control(link, ping);
+                }
+                Care::Suspect(link) => self.tell_health(now, link),
+                Care::Close(link) => {
+                    self.say(Output::Close(link, "silent for too long".into()));
+                    self.on_link_down(now, link);
+                }
+            }
+        }
+        self.broadcast.handle_timeout(now);
+        self.presence.expire(now, self.config.timing.grace);
+        self.check_start(now);
+        self.sessions_timeout(now);
+    }
+
+    /// The end of a tick: what gathered becomes frames, a write, deliveries.
+    pub fn flush(&mut self, now: Now) {
+        self.check_acks(now);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for update in self.presence.changes() {
+            if !links.is_empty() {
+                self.broadcast.send_presence(links.clone(), Frame::Presence(update));
+            }
+        }
+        self.broadcast.flush(now);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.broadcast.poll_output().or_else(|| self.out.pop_front())
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let start = match self.start {
+            Start::Asking(until) => Some(until),
+            Start::Fetching(_) | Start::Done => None,
+        };
+        [
+            self.health.next_deadline(),
+            self.broadcast.next_deadline(),
+            self.presence.next_deadline(self.config.timing.grace),
+            self.sessions.next_deadline(),
+            start,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn on_link_up(&mut self, now: Now, link: LinkId, peer: Peer) {
+        if let Err(generation) = self.broadcast.admits(&peer) {
+            let why = format!(
+                "fenced: {} is held by the certificate of generation {generation}, yours is {}. \
+                 Wipe this server, or restore it as a new one.",
+                peer.slot, peer.generation
+            );
+            self.log(Severity::Error, format!("refused {} ({}): {why}", peer.slot, peer.server));
+            self.say(Output::Close(link, why));
+            return;
+        }
+        self.health.link_up(now, link, peer.slot.clone());
+        self.presence.link_up(&peer.slot, peer.origin);
+        self.links.insert(link, peer.clone());
+        self.broadcast.link_up(peer, link);
+        for update in self.presence.everybody() {
+            self.broadcast.send_presence(vec![link], Frame::Presence(update));
+        }
+    }
+
+    fn on_link_down(&mut self, now: Now, link: LinkId) {
+        let Some(peer) = self.links.remove(&link) else { return };
+        self.health.link_down(link);
+        self.broadcast.link_down(now, link);
+        self.presence.link_down(now, &peer.slot);
+    }
+
+    fn on_frame(&mut self, now: Now, link: LinkId, frame: Frame) {
+        let Some(peer) = self.links.get(&link) else { return };
+        let slot = peer.slot.clone();
+        if self.health.heard(now, link) {
+            self.tell_health(now, link);
+        }
+        match frame {
+            Frame::Ping(ping) => {
+                self.health.clock(now, link, ping.clock_ms);
+                let clock_ms = self.clock.reading_ms(now);
+                self.send_control(link, Frame::Pong(Ping { clock_ms, ..ping }));
+                self.judge_clock(now);
+            }
+            Frame::Pong(pong) => {
+                self.health.pong(now, link, pong);
+                self.tell_health(now, link);
+                self.judge_clock(now);
+            }
+            Frame::Presence(update) => self.presence.told(&slot, update),
+            Frame::Leaving(_) => self.log(Severity::Info, format!("{slot} is about to stop")),
+            Frame::Hello(_) => self.cut(now, link, "a second Hello"),
+            frame @ (Frame::Digest(_)
+            | Frame::Vector(_)
+            | Frame::Have(_)
+            | Frame::Want(_)
+            | Frame::Prune(_)
+            | Frame::Lagging(_)
+            | Frame::Events(_)
+            | Frame::Range(_)) => {
+                if let Err(why) = self.broadcast.frame(now, link, frame) {
+                    self.cut(now, link, &why);
+                }
+                for stamp in self.broadcast.take_received() {
+                    self.clock.observe(now, stamp);
+                }
+            }
+        }
+        self.check_start(now);
+    }
+
+    /// A peer broke the protocol.
+    fn cut(&mut self, now: Now, link: LinkId, why: &str) {
+        let slot = self.links.get(&link).map_or_else(String::new, |peer| peer.slot.to_string());
+        self.log(Severity::Warn, format!("closed the link to {slot}: it sent {why}"));
+        self.say(Output::Close(link, why.to_string()));
+        self.on_link_down(now, link);
+    }
+
+    fn tell_health(&mut self, now: Now, link: LinkId) {
+        let (state, rtt) = self.health.link(link);
+        let suspect = state != crate::session::LinkState::Up;
+        self.broadcast.set_health(link, suspect, rtt);
+        self.broadcast.check_feeds(now);
+    }
+
+    fn judge_clock(&mut self, now: Now) {
+        let config = &self.config;
+        let clocks = self.health.clocks(now, |slot| config.voters().any(|voter| voter == slot));
+        if !self.clock.judge(now, &clocks, config.voters().count()) {
+            return;
+        }
+        if self.clock.is_fenced() {
+            let what = "this server's clock is off: it takes no writes until it is mended (it \
+                        goes on reading and replicating)";
+            self.log(Severity::Error, what.into());
+        } else {
+            self.log(Severity::Info, "the clock is right again: writes are taken".into());
+        }
+    }
+
+    /// A new run takes clients when it has what the others held as it began.
+    fn check_start(&mut self, now: Now) {
+        if let Start::Asking(until) = self.start {
+            let others = self.config.servers.len() - 1;
+            if self.broadcast.links_told() >= others || until <= now.time {
+                self.start = Start::Fetching(self.broadcast.claimed());
+            }
+        }
+        if let Start::Fetching(target) = &self.start
+            && self.broadcast.durable().covers_all(target)
+        {
+            self.start = Start::Done;
+        }
+    }
+
+    /// What this server can do now.
+    pub fn state(&self) -> ServerState {
+        if self.stopping {
+            ServerState::Stopping
+        } else if self.start != Start::Done || self.broadcast.lag() > self.config.limits.attach_lag
+        {
+            ServerState::CatchingUp
+        } else if self.clock.is_fenced() {
+            ServerState::Fenced
+        } else {
+            ServerState::Ready
+        }
+    }
+
+    fn on_persisted(&mut self, now: Now, token: PersistToken, committed: &Committed) {
+        let Some(batch) = self.broadcast.persisted(now, token) else { return };
+        for (room, sum) in &committed.sums {
+            self.rooms.set_sum(*room, *sum);
+        }
+        for (entry, outcome) in batch.entries.iter().zip(&committed.outcomes) {
+            let applied = self.rooms.apply(entry.log, &entry.event);
+            self.on_durable(now, entry, *outcome);
+            for account in applied.renamed {
+                self.tell_name(account);
+            }
+        }
+        self.check_start(now);
+        self.release(now);
+    }
+
+    fn on_read_done(&mut self, now: Now, token: ReadToken, rows: Rows) {
+        // The broadcast's reads have even numbers, the sessions' odd ones.
+        if token.0.is_multiple_of(2) {
+            self.broadcast.read_done(token, rows);
+        } else {
+            self.on_session_read(now, token, rows);
+        }
+    }
+
+    fn on_stop(&mut self) {
+        self.stopping = true;
+        let servers = self.other_servers();
+        let sessions: Vec<SessionId> = self.sessions.ids().collect();
+        self.deliver_answer(sessions, Item::Leaving(Moving { servers }));
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.send_control(link, Frame::Leaving(Leaving {}));
+        }
+    }
+
+    /// The other servers, those that are linked first.
+    fn other_servers(&self) -> Vec<ServerAddr> {
+        let linked = |slot: &Slot| self.links.values().any(|peer| peer.slot == *slot);
+        let mut servers: Vec<ServerAddr> = self
+            .config
+            .servers
+            .iter()
+            .filter(|server| server.name != self.config.me.slot)
+            .cloned()
+            .collect();
+        servers.sort_by_key(|server| !linked(&server.name));
+        servers
+    }
+
+    /// Accepts an event: stamped above what its writer has seen, pushed and written at the end of
+    /// the tick. The log begins with its boot.
+    pub(crate) fn append(
+        &mut self,
+        now: Now,
+        seen: Hlc,
+        about: (RoomId, AccountId, Mid),
+        body: &Body,
+    ) -> Key {
+        if self.broadcast.next_seq() == 1 {
+            let me = &self.config.me;
+            let boot = Body::Boot(Boot {
+                server: me.server,
+                slot: me.slot.clone(),
+                generation: me.generation,
+                prev: me.prev,
+                addr: me.addr.clone(),
+            });
+            let nobody = (RoomId::new(0), AccountId::new(0), Mid::new(0));
+            self.append_one(now, Hlc::default(), nobody, &boot);
+        }
+        self.append_one(now, seen, about, body)
+    }
+
+    fn append_one(
+        &mut self,
+        now: Now,
+        seen: Hlc,
+        (room, actor, mid): (RoomId, AccountId, Mid),
+        body: &Body,
+    ) -> Key {
+        let event = Event {
+            seq: self.broadcast.next_seq(),
+            hlc: self.clock.stamp(now, seen),
+            wall_ms: now.wall_ms,
+            room,
+            actor,
+            mid,
+            kind: body.kind(),
+            body: body.encode(),
+        };
+        let entry = self.broadcast.append(event);
+        entry.event.key(entry.log.origin)
+    }
+
+    /// Slots that are not linked now.
+    pub(crate) fn unreachable(&self) -> Vec<Slot> {
+        self.config
+            .servers
+            .iter()
+            .map(|server| &server.name)
+            .filter(|slot| **slot != self.config.me.slot)
+            .filter(|slot| !self.links.values().any(|peer| peer.slot == **slot))
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn say(&mut self, output: Output) {
+        self.out.push_back(output);
+    }
+
+    pub(crate) fn log(&mut self, severity: Severity, what: String) {
+        self.say(Output::Log(severity, what));
+    }
+
+    fn send_control(&mut self, link: LinkId, frame: Frame) {
+        let (class, frame) = (Class::Control, Arc::new(frame));
+        self.say(Output::Send { links: vec![link], class, frame, cost: 64 });
+    }
+
+    /// What is fsynced here.
+    pub const fn durable(&self) -> &Arc<Vector> {
+        self.broadcast.durable()
+    }
+
+    /// What was done so far.
+    pub const fn counts(&self) -> Counts {
+        self.broadcast.counts()
+    }
+
+    /// The broadcast layer, to be looked at.
+    pub const fn broadcast(&self) -> &Broadcast {
+        &self.broadcast
+    }
+
+    /// The rooms, to be looked at.
+    pub const fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// The clock, to be looked at.
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Panics if a rule is broken; the simulator calls it after every step.
+    pub fn assert_invariants(&self) {
+        self.broadcast.assert_invariants();
+        self.sessions.assert_invariants(&self.config.limits);
+        assert!(self.out.is_empty(), "the driver drains the outputs");
+    }
+}

@@ -1,0 +1,300 @@
+//! The rooms as they stand on this server's disk: who is in, who may what, who goes by what name.
+//!
+//! Everything here is a fold over registers ([`crate::register`]) and knows nothing of sessions,
+//! links or arrival. The indexes beside the registers are derived and rebuilt at start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::{Event, Rank};
+use crate::id::{AccountId, Log, RoomId};
+use crate::register::{Membership, Register, RegisterKey, write_of};
+use crate::store::{Loaded, Sum};
+use crate::time::Key;
+use crate::vector::Vector;
+
+/// Shared state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Rooms {
+    registers: BTreeMap<RegisterKey, Register>,
+    sums: BTreeMap<RoomId, Sum>,
+    /// Accounts joined, by room.
+    members: BTreeMap<RoomId, BTreeSet<AccountId>>,
+    /// Who asked for a name (case-folded), earliest first: the first holds it.
+    claims: BTreeMap<String, BTreeMap<Key, AccountId>>,
+    /// Each account's direct-message rooms.
+    directs: BTreeMap<AccountId, BTreeSet<RoomId>>,
+}
+
+/// What an event changed besides its register.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Accounts that go by another name now.
+    pub renamed: BTreeSet<AccountId>,
+}
+
+impl Rooms {
+    /// The state on a disk.
+    pub fn load(loaded: &Loaded) -> Self {
+        let mut rooms = Self { sums: loaded.sums.iter().copied().collect(), ..Self::default() };
+        for (key, value) in &loaded.registers {
+            rooms.write(*key, value.clone());
+        }
+        rooms
+    }
+
+    /// Takes in a durable event.
+    pub fn apply(&mut self, log: Log, event: &Event) -> Applied {
+        match write_of(log, event) {
+            Some((key, value)) => self.write(key, value),
+            None => Applied::default(),
+        }
+    }
+
+    /// The sum of a room, as the disk has it now.
+    pub fn set_sum(&mut self, room: RoomId, sum: Sum) {
+        self.sums.insert(room, sum);
+    }
+
+    fn write(&mut self, key: RegisterKey, value: Register) -> Applied {
+        let before = self.registers.get(&key).cloned();
+        match self.registers.get_mut(&key) {
+            Some(held) => {
+                if !held.merge(&value) {
+                    return Applied::default();
+                }
+            }
+            None => {
+                self.registers.insert(key, value.clone());
+            }
+        }
+        self.index(key, before.as_ref(), &value)
+    }
+
+    /// Keeps the indexes beside a register whose value is `value` now.
+    fn index(&mut self, key: RegisterKey, before: Option<&Register>, value: &Register) -> Applied {
+        let mut applied = Applied::default();
+        match (key, value) {
+            (RegisterKey::Member(room, account), Register::Member { state, .. }) => {
+                let members = self.members.entry(room).or_default();
+                match state {
+                    Membership::Joined => members.insert(account),
+                    Membership::Left | Membership::Kicked { .. } => members.remove(&account),
+                };
+            }
+            (RegisterKey::Direct(room), Register::Direct { low, high }) => {
+                self.directs.entry(*low).or_default().insert(room);
+                self.directs.entry(*high).or_default().insert(room);
+            }
+            (RegisterKey::Nick(account), Register::Nick { key, nick }) => {
+                if let Some(Register::Nick { key, nick }) = before {
+                    self.unclaim(nick, *key, &mut applied.renamed);
+                }
+                let claims = self.claims.entry(fold(nick)).or_default();
+                let holder = claims.values().next().copied();
+                claims.insert(*key, account);
+                if claims.values().next() == Some(&account) {
+                    applied.renamed.extend(holder);
+                }
+                applied.renamed.insert(account);
+            }
+            _ => {}
+        }
+        applied
+    }
+
+    fn unclaim(&mut self, nick: &str, key: Key, renamed: &mut BTreeSet<AccountId>) {
+        let name = fold(nick);
+        let Some(claims) = self.claims.get_mut(&name) else { return };
+        let held = claims.keys().next() == Some(&key);
+        claims.remove(&key);
+        if held {
+            renamed.extend(claims.values().next());
+        }
+        if claims.is_empty() {
+            self.claims.remove(&name);
+        }
+    }
+
+    /// The name an account goes by: the one it asked for if it asked first of all who ask for it
+    /// now, else that with a suffix of its own.
+    pub fn nick(&self, account: AccountId) -> Option<String> {
+        let Some(Register::Nick { nick, .. }) = self.registers.get(&RegisterKey::Nick(account))
+        else {
+            return None;
+        };
+        if self.holder(nick) == Some(account) {
+            return Some(nick.clone());
+        }
+        Some(format!("{nick}~{}", suffix(account)))
+    }
+
+    /// The name an account asked for last.
+    pub fn wanted_nick(&self, account: AccountId) -> Option<&str> {
+        match self.registers.get(&RegisterKey::Nick(account)) {
+            Some(Register::Nick { nick, .. }) => Some(nick),
+            _ => None,
+        }
+    }
+
+    fn holder(&self, nick: &str) -> Option<AccountId> {
+        self.claims.get(&fold(nick)).and_then(|claims| claims.values().next()).copied()
+    }
+
+    /// Who goes by that name (with its suffix, if it has one).
+    pub fn account(&self, nick: &str) -> Option<AccountId> {
+        match nick.rsplit_once('~') {
+            None => self.holder(nick),
+            Some((nick, end)) => {
+                let claims = self.claims.get(&fold(nick))?;
+                claims.values().skip(1).find(|account| suffix(**account) == end).copied()
+            }
+        }
+    }
+
+    /// A room's name as its founder wrote it.
+    pub fn name(&self, room: RoomId) -> Option<&str> {
+        match self.registers.get(&RegisterKey::Room(room)) {
+            Some(Register::Room { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// A room's topic; empty if none.
+    pub fn topic(&self, room: RoomId) -> &str {
+        match self.registers.get(&RegisterKey::Topic(room)) {
+            Some(Register::Topic { text, .. }) => text,
+            _ => "",
+        }
+    }
+
+    /// What an account may do in a room.
+    pub fn rank(&self, room: RoomId, account: AccountId) -> Rank {
+        match self.registers.get(&RegisterKey::Room(room)) {
+            Some(Register::Room { founder, .. }) if *founder == account => return Rank::Founder,
+            _ => {}
+        }
+        match self.registers.get(&RegisterKey::Role(room, account)) {
+            Some(Register::Role { rank, .. }) => *rank,
+            _ => Rank::Member,
+        }
+    }
+
+    /// Whether an account is in a room, and since which event.
+    pub fn membership(&self, room: RoomId, account: AccountId) -> Option<(Key, &Membership)> {
+        match self.registers.get(&RegisterKey::Member(room, account)) {
+            Some(Register::Member { key, state }) => Some((*key, state)),
+            _ => None,
+        }
+    }
+
+    /// Whether an account is a member of a room.
+    pub fn is_member(&self, room: RoomId, account: AccountId) -> bool {
+        self.members.get(&room).is_some_and(|members| members.contains(&account))
+    }
+
+    /// A room's members.
+    pub fn members(&self, room: RoomId) -> impl Iterator<Item = AccountId> + '_ {
+        self.members.get(&room).into_iter().flatten().copied()
+    }
+
+    /// Every public room: id and name.
+    pub fn rooms(&self) -> impl Iterator<Item = (RoomId, &str)> {
+        self.registers.iter().filter_map(|(key, value)| match (key, value) {
+            (RegisterKey::Room(room), Register::Room { name, .. }) => Some((*room, name.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Every room that holds messages: id, and its sum.
+    pub fn sums(&self) -> impl Iterator<Item = (RoomId, Sum)> + '_ {
+        self.sums.iter().map(|(room, sum)| (*room, *sum))
+    }
+
+    /// A room's sum.
+    pub fn sum(&self, room: RoomId) -> Sum {
+        self.sums.get(&room).copied().unwrap_or_default()
+    }
+
+    /// The rooms of an account's direct messages.
+    pub fn directs(&self, account: AccountId) -> impl Iterator<Item = RoomId> + '_ {
+        self.directs.get(&account).into_iter().flatten().copied()
+    }
+
+    /// What an account has read of a room.
+    pub fn seen(&self, room: RoomId, account: AccountId) -> Vector {
+        match self.registers.get(&RegisterKey::Mark(room, account)) {
+            Some(Register::Mark { seen }) => seen.clone(),
+            _ => Vector::new(),
+        }
+    }
+
+    /// The key that a write of that register must be above to count.
+    pub fn winner(&self, key: &RegisterKey) -> Option<Key> {
+        match self.registers.get(key)? {
+            Register::Topic { key, .. }
+            | Register::Member { key, .. }
+            | Register::Role { key, .. }
+            | Register::Nick { key, .. } => Some(*key),
+            Register::Room { .. }
+            | Register::Mark { .. }
+            | Register::Direct { .. }
+            | Register::Log { .. } => None,
+        }
+    }
+}
+
+/// Names that differ in the case of letters are one name.
+fn fold(nick: &str) -> String {
+    nick.to_lowercase()
+}
+
+/// Six letters that tell accounts which ask for one name apart.
+fn suffix(account: AccountId) -> String {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let hash = blake3::hash(&account.to_bytes());
+    hash.as_bytes().iter().take(6).map(|b| char::from(LETTERS[usize::from(b & 31)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Origin;
+    use crate::time::Hlc;
+
+    fn claim(rooms: &mut Rooms, account: u128, nick: &str, at: u64) -> BTreeSet<AccountId> {
+        let key = Key { hlc: Hlc::from_bits(at), origin: Origin::new(1), seq: at };
+        let value = Register::Nick { key, nick: nick.into() };
+        rooms.write(RegisterKey::Nick(AccountId::new(account)), value).renamed
+    }
+
+    #[test]
+    fn the_first_by_key_holds_a_nick_in_whatever_order_they_arrive() {
+        let (a, b) = (AccountId::new(1), AccountId::new(2));
+        let mut late = Rooms::default();
+        claim(&mut late, 2, "Bob", 20);
+        assert_eq!(late.nick(b).as_deref(), Some("Bob"));
+        let renamed = claim(&mut late, 1, "bob", 10);
+        assert_eq!(renamed, [a, b].into(), "the later holder is told");
+        let mut early = Rooms::default();
+        claim(&mut early, 1, "bob", 10);
+        claim(&mut early, 2, "Bob", 20);
+        for rooms in [&early, &late] {
+            assert_eq!(rooms.nick(a).as_deref(), Some("bob"));
+            let suffixed = rooms.nick(b).unwrap();
+            assert!(suffixed.starts_with("Bob~"));
+            assert_eq!(rooms.account(&suffixed), Some(b));
+            assert_eq!(rooms.account("BOB"), Some(a));
+        }
+    }
+
+    #[test]
+    fn a_released_nick_goes_to_the_next_who_asked() {
+        let mut rooms = Rooms::default();
+        claim(&mut rooms, 1, "bob", 10);
+        claim(&mut rooms, 2, "bob", 20);
+        let renamed = claim(&mut rooms, 1, "robert", 30);
+        assert_eq!(renamed, [AccountId::new(1), AccountId::new(2)].into());
+        assert_eq!(rooms.nick(AccountId::new(2)).as_deref(), Some("bob"));
+        assert_eq!(rooms.account("robert"), Some(AccountId::new(1)));
+    }
+}

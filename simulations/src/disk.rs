@@ -1,0 +1,186 @@
+//! A virtual disk: what is synced survives a crash; a write under way survives whole or not at
+//! all, as the database promises of its atomic batches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+
+use chatty_core::event::Identity;
+use chatty_core::id::{Log, RoomId, ServerId, Slot};
+use chatty_core::register::{Register, RegisterKey};
+use chatty_core::store::{
+    Batch, Committed, Entry, Loaded, LoadedLog, Query, Row, Rows, SlotHolder, Sum, View, answer,
+    plan,
+};
+use chatty_core::time::Key;
+
+/// What is on a disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    logs: BTreeMap<Log, Vec<Entry>>,
+    places: BTreeMap<RoomId, BTreeSet<Key>>,
+    first: BTreeMap<Identity, Key>,
+    registers: BTreeMap<RegisterKey, Register>,
+    sums: BTreeMap<RoomId, Sum>,
+    disks: BTreeMap<(ServerId, Log), u64>,
+    slots: BTreeMap<Slot, SlotHolder>,
+}
+
+impl Disk {
+    /// Writes a batch, synced.
+    ///
+    /// # Panics
+    /// If the batch leaves a hole in a log or changes an event: a bug of the core.
+    pub fn commit(&mut self, batch: &Batch) -> Committed {
+        let Ok((rows, committed)) = plan(&*self, batch);
+        for row in rows {
+            self.write(row);
+        }
+        committed
+    }
+
+    fn write(&mut self, row: Row) {
+        match row {
+            Row::Event(entry) => {
+                let log = self.logs.entry(entry.log).or_default();
+                assert_eq!(entry.event.seq, log.len() as u64 + 1, "a log on disk has no holes");
+                let before = log.last().map_or(0, |last| last.chain);
+                assert_eq!(entry.chain, entry.event.chain(before), "the chain holds on disk");
+                log.push(entry);
+            }
+            Row::Place(room, key) => {
+                self.places.entry(room).or_default().insert(key);
+            }
+            Row::Unplace(room, key) => {
+                self.places.entry(room).or_default().remove(&key);
+            }
+            Row::FirstKey(identity, key) => {
+                self.first.insert(identity, key);
+            }
+            Row::Register(key, value) => {
+                self.registers.insert(key, value);
+            }
+            Row::Sum(room, sum) => {
+                self.sums.insert(room, sum);
+            }
+            Row::Disk(server, log, upto) => {
+                self.disks.insert((server, log), upto);
+            }
+            Row::ForgetDisk(server) => self.disks.retain(|(of, _), _| *of != server),
+            Row::Slot(holder) => {
+                self.slots.insert(holder.slot.clone(), holder);
+            }
+        }
+    }
+
+    /// Answers a query.
+    pub fn read(&self, query: &Query) -> Rows {
+        let Ok(rows) = answer(self, query);
+        rows
+    }
+
+    /// What a start finds.
+    pub fn load(&self) -> Loaded {
+        let logs = self.logs.iter().filter_map(|(log, entries)| {
+            let last = entries.last()?;
+            Some(LoadedLog {
+                log: *log,
+                upto: last.event.seq,
+                chain: last.chain,
+                hlc: last.event.hlc,
+            })
+        });
+        Loaded {
+            logs: logs.collect(),
+            registers: self.registers.iter().map(|(k, v)| (*k, v.clone())).collect(),
+            sums: self.sums.iter().map(|(room, sum)| (*room, *sum)).collect(),
+            disks: self.disks.iter().map(|((server, log), upto)| (*server, *log, *upto)).collect(),
+            slots: self.slots.values().cloned().collect(),
+        }
+    }
+
+    /// Events of a log.
+    pub fn upto(&self, log: Log) -> u64 {
+        self.logs.get(&log).map_or(0, |entries| entries.len() as u64)
+    }
+
+    /// All logs.
+    pub const fn logs(&self) -> &BTreeMap<Log, Vec<Entry>> {
+        &self.logs
+    }
+
+    /// A room's messages in order.
+    pub fn timeline(&self, room: RoomId) -> Vec<Entry> {
+        let keys = self.places.get(&room);
+        keys.into_iter()
+            .flatten()
+            .filter_map(|key| {
+                let entries = self.logs.get(&key.event().log)?;
+                entries.get(usize::try_from(key.seq).ok()?.checked_sub(1)?).cloned()
+            })
+            .collect()
+    }
+
+    /// The rooms that hold messages.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomId> + '_ {
+        self.places.keys().copied()
+    }
+
+    /// What each room's sum says.
+    pub const fn sums(&self) -> &BTreeMap<RoomId, Sum> {
+        &self.sums
+    }
+
+    /// Whether a message is there.
+    pub fn has(&self, identity: &Identity) -> bool {
+        self.first.contains_key(identity)
+    }
+}
+
+impl View for Disk {
+    type Error = Infallible;
+
+    fn events(
+        &self,
+        log: Log,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, Infallible> {
+        let mut bytes = 0;
+        let entries = self.logs.get(&log).map_or(&[][..], Vec::as_slice);
+        let skip = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        Ok(entries
+            .iter()
+            .skip(skip)
+            .take_while(|entry| {
+                let fits = entry.event.seq <= to && bytes < bytes_max;
+                bytes += entry.event.cost();
+                fits
+            })
+            .cloned()
+            .collect())
+    }
+
+    fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Infallible> {
+        let keys = self.places.get(&room);
+        Ok(keys.map_or_else(Vec::new, |keys| {
+            keys.range(..below).rev().take(limit).copied().collect()
+        }))
+    }
+
+    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Infallible> {
+        Ok(self.first.get(identity).copied())
+    }
+
+    fn register(&self, key: &RegisterKey) -> Result<Option<Register>, Infallible> {
+        Ok(self.registers.get(key).cloned())
+    }
+
+    fn sum(&self, room: RoomId) -> Result<Sum, Infallible> {
+        Ok(self.sums.get(&room).copied().unwrap_or_default())
+    }
+
+    fn slot(&self, slot: &Slot) -> Result<Option<SlotHolder>, Infallible> {
+        Ok(self.slots.get(slot).cloned())
+    }
+}
