@@ -1,0 +1,120 @@
+//! The files that say who a server is, read and held against its configuration.
+
+use std::path::PathBuf;
+
+use chatty_core::config::VOTERS_MAX;
+use chatty_core::id::Slot;
+use chatty_core::token::TokenKey;
+use chatty_net::pki::{NotAfter, PkiError};
+use chatty_net::{Credentials, CredentialsError, Identity};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::config::Config;
+use crate::files::{self, FileError};
+
+const _: () = assert!(VOTERS_MAX <= crate::config::SERVERS_MAX);
+
+/// What a server proves itself with.
+#[derive(Debug)]
+pub struct Proof {
+    /// Who the certificate says it is.
+    pub identity: Identity,
+    /// Until when.
+    pub ends: NotAfter,
+    /// The certificate and its key.
+    pub credentials: Credentials,
+    /// The authority's certificate.
+    pub authority_pem: String,
+    /// The key of the session tokens.
+    pub token_key: TokenKey,
+}
+
+/// Why the files cannot be used. Nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// One is missing or cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The certificate cannot be read.
+    #[error("{}: {source}", file.display())]
+    Certificate {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong.
+        source: CredentialsError,
+    },
+    /// The certificate is of another slot.
+    #[error("{}: the certificate is of server {of}, the configuration of {name}", file.display())]
+    OtherSlot {
+        /// Which file.
+        file: PathBuf,
+        /// Whose it is.
+        of: Slot,
+        /// Who the server is.
+        name: Slot,
+    },
+    /// The token key is no key.
+    #[error("{}: a token key is 64 hexadecimal digits; copy it from another server", file.display())]
+    TokenKey {
+        /// Which file.
+        file: PathBuf,
+    },
+}
+
+/// Reads the files of a server. Whether the authority signed the certificate, whether it is in
+/// time and whether the key belongs to it is checked by [`chatty_net::Endpoint::server`].
+///
+/// # Errors
+/// See [`ProofError`].
+pub fn load(config: &Config) -> Result<Proof, ProofError> {
+    let cert_pem = files::read(&config.certificate)?;
+    let key_pem = files::read(&config.key)?;
+    let authority_pem = files::read(&config.authority)?;
+    let (identity, ends) = identity_of(&cert_pem)
+        .map_err(|source| ProofError::Certificate { file: config.certificate.clone(), source })?;
+    if identity.slot != config.name {
+        let (of, name) = (identity.slot, config.name.clone());
+        return Err(ProofError::OtherSlot { file: config.certificate.clone(), of, name });
+    }
+    let token_key = parse_token_key(&files::read(&config.token_key)?)
+        .ok_or_else(|| ProofError::TokenKey { file: config.token_key.clone() })?;
+    let credentials = Credentials { cert_pem, key_pem };
+    Ok(Proof { identity, ends, credentials, authority_pem, token_key })
+}
+
+/// Who a certificate says it is of; not verified.
+pub(crate) fn identity_of(pem: &str) -> Result<(Identity, NotAfter), CredentialsError> {
+    let leaf =
+        CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::NotACertificate)?;
+    Ok(Identity::from_certificate(&leaf)?)
+}
+
+fn parse_token_key(text: &str) -> Option<TokenKey> {
+    let text = text.trim();
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut key = [0; 32];
+    let (high, low) = text.split_at(32);
+    for (half, digits) in key.chunks_exact_mut(16).zip([high, low]) {
+        half.copy_from_slice(&u128::from_str_radix(digits, 16).ok()?.to_be_bytes());
+    }
+    Some(TokenKey::new(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_key_is_64_hexadecimal_digits_and_nothing_else() {
+        let key = parse_token_key(&format!("{}ff\n", "01".repeat(31)));
+        let mut bytes = [1; 32];
+        bytes[31] = 255;
+        assert_eq!(key, Some(TokenKey::new(bytes)));
+        for bad in [String::new(), "0".repeat(63), "g".repeat(64), format!("+{}", "0".repeat(63))] {
+            assert_eq!(parse_token_key(&bad), None);
+        }
+    }
+}

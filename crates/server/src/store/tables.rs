@@ -1,0 +1,80 @@
+//! The database: five keyspaces, their memory bounds, and its errors in our words.
+
+use std::path::Path;
+
+use chatty_core::store::StoreError;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+use super::rows::{FORMAT, tag};
+
+/// Cached blocks. Little, since the kernel caches the files too.
+const CACHE_BYTES: u64 = 8 * MIB;
+/// All journals: what a start after a crash replays, at most.
+const JOURNAL_BYTES: u64 = 128 * MIB;
+/// Flushing and compaction: two, so that a long compaction does not hold up a flush.
+const WORKERS: usize = 2;
+const MIB: u64 = 1024 * 1024;
+
+/// An open database.
+pub(super) struct Tables {
+    pub(super) db: Database,
+    /// (origin, shard, seq) → chain, event.
+    pub(super) log: Keyspace,
+    /// (room, key) → nothing: each room's timeline.
+    pub(super) tl: Keyspace,
+    /// (mid, account, room) → the smallest key of that identity.
+    pub(super) mid: Keyspace,
+    /// Registers.
+    pub(super) reg: Keyspace,
+    /// Heads of logs, sums of rooms, other servers' disks, holders of slots, the runs.
+    pub(super) meta: Keyspace,
+}
+
+impl Tables {
+    /// Opens the database in that folder, or makes one.
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        let db = Database::builder(folder)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(WORKERS)
+            .manual_journal_persist(true)
+            .open()
+            .map_err(store_error)?;
+        // Full memtables are written out: they bound the memory, together about 30 MiB under load.
+        let open = |name, memtable_mib: u64| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable_mib * MIB);
+            db.keyspace(name, options).map_err(store_error)
+        };
+        let (log, tl, mid) = (open("log", 8)?, open("tl", 4)?, open("mid", 4)?);
+        let (reg, meta) = (open("reg", 2)?, open("meta", 2)?);
+        let tables = Self { db, log, tl, mid, reg, meta };
+        tables.check_format()?;
+        Ok(tables)
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        match self.meta.get(tag::FORMAT).map_err(store_error)? {
+            Some(format) if *format == FORMAT.to_be_bytes() => Ok(()),
+            Some(format) => Err(StoreError::Corrupt(format!(
+                "it has format {format:?}, this version reads format {FORMAT}"
+            ))),
+            None => {
+                let mut batch = self.db.batch().durability(Some(fjall::PersistMode::SyncData));
+                batch.insert(&self.meta, tag::FORMAT, FORMAT.to_be_bytes());
+                batch.commit().map_err(store_error)
+            }
+        }
+    }
+}
+
+/// The database's error, told apart by who is at fault: the disk, or what is on it.
+pub(super) fn store_error(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            StoreError::Io(error.to_string())
+        }
+        fjall::Error::Poisoned => StoreError::Io("an earlier write failed".into()),
+        fjall::Error::Locked => StoreError::Io("another process has the database open".into()),
+        error => StoreError::Corrupt(error.to_string()),
+    }
+}

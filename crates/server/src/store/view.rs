@@ -1,0 +1,99 @@
+//! The primitive look-ups, over one snapshot of the database: a reader sees whole batches only,
+//! and never waits for the writer.
+
+use chatty_core::event::Identity;
+use chatty_core::id::{Log, RoomId, Slot};
+use chatty_core::register::{Register, RegisterKey};
+use chatty_core::store::{Entry, SlotHolder, StoreError, Sum, View};
+use chatty_core::time::Key;
+use fjall::{Keyspace, Readable, Snapshot, UserValue};
+
+use super::rows::{
+    event_key, event_seq, identity_key, place_key, read_event, read_key, read_place, read_register,
+    read_slot, read_sum, register_key, slot_key, sum_key,
+};
+use super::tables::{Tables, store_error};
+
+/// The database as it was at one moment.
+pub(super) struct Frozen<'a> {
+    tables: &'a Tables,
+    at: Snapshot,
+}
+
+impl<'a> Frozen<'a> {
+    /// As it is now.
+    pub(super) fn now(tables: &'a Tables) -> Self {
+        Self { tables, at: tables.db.snapshot() }
+    }
+
+    fn get(&self, from: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<UserValue>, StoreError> {
+        self.at.get(from, key).map_err(store_error)
+    }
+}
+
+impl View for Frozen<'_> {
+    type Error = StoreError;
+
+    fn events(
+        &self,
+        log: Log,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let from = from.max(1);
+        if from > to {
+            return Ok(Vec::new());
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        for (seq, row) in
+            (from..).zip(self.at.range(&self.tables.log, event_key(log, from)..=event_key(log, to)))
+        {
+            let (key, value) = row.into_inner().map_err(store_error)?;
+            if event_seq(&key)? != seq {
+                return Err(StoreError::Corrupt(format!("event {seq} of log {log} is missing")));
+            }
+            let entry = read_event(log, seq, &value)?;
+            bytes += entry.event.cost();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let range = place_key(room, Key::MIN)..place_key(room, below);
+        let newest_first = self.at.range(&self.tables.tl, range).rev().take(limit);
+        newest_first.map(|row| read_place(&row.key().map_err(store_error)?)).collect()
+    }
+
+    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
+        let Some(value) = self.get(&self.tables.mid, identity_key(identity))? else {
+            return Ok(None);
+        };
+        let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
+        read_key(&value).map(Some).ok_or_else(bad)
+    }
+
+    fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
+        let value = self.get(&self.tables.reg, register_key(key))?;
+        value.map(|value| read_register(key, &value)).transpose()
+    }
+
+    fn sum(&self, room: RoomId) -> Result<Sum, StoreError> {
+        let key = sum_key(room);
+        let Some(value) = self.get(&self.tables.meta, key)? else { return Ok(Sum::default()) };
+        let bad = || StoreError::Corrupt(format!("the sum of room {room} does not parse"));
+        read_sum(&key, &value).map(|(_, sum)| sum).ok_or_else(bad)
+    }
+
+    fn slot(&self, slot: &Slot) -> Result<Option<SlotHolder>, StoreError> {
+        let key = slot_key(slot);
+        let Some(value) = self.get(&self.tables.meta, &key)? else { return Ok(None) };
+        let bad = || StoreError::Corrupt(format!("the holder of slot {slot} does not parse"));
+        read_slot(&key, &value).map(Some).ok_or_else(bad)
+    }
+}
