@@ -1,12 +1,23 @@
 //! A chatty server: the process around one [`chatty_core`] replica.
 //!
+//! [`init`] makes a cluster's files, [`check`] tells whether a server would start, [`run`] runs it.
+//! Inside a run, one task owns the replica (`driver`); `links` and `gateway` are the tasks around
+//! it, [`store`] is its disk.
+//!
 //! In reading order:
 
-pub mod files;
-pub mod random;
+pub mod cli;
+pub mod init;
 pub mod config;
 pub mod credentials;
 pub mod data_dir;
-pub mod init;
-pub mod store;
 pub mod check;
+pub mod run;
+mod driver;
+mod links;
+mod gateway;
+mod close;
+pub mod store;
+pub mod files;
+pub mod random;
+mod logging;

@@ -1,0 +1,327 @@
+//! The loop around the replica: one task owns it, and nothing in the loop waits for a peer, a
+//! client or a disk.
+//!
+//! A tick takes what has come, up to 64 KiB or 1 ms, hands each input to the replica, flushes it,
+//! and makes one call for each output. No delay is added at low load: a tick begins with the first
+//! input. Results come back through [`inbox`].
+
+mod disk;
+mod encode;
+pub(crate) mod inbox;
+pub(crate) mod queue;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chatty_core::id::{LinkId, SessionId};
+use chatty_core::io::{Input, Output, Severity};
+use chatty_core::replica::Replica;
+use chatty_core::time::{Now, Time};
+
+use crate::close::{DONE, REFUSED};
+use crate::links::{Admission, Links, Ready};
+use crate::store::FjallStore;
+use disk::Disk;
+use encode::{TooLong, encode};
+use inbox::{Doors, Event, Inbox};
+use queue::{Frame, Queue};
+
+/// A tick takes inputs up to this many bytes…
+const TICK_BYTES: usize = 64 * 1024;
+/// … or for this long.
+const TICK_TIME: Duration = Duration::from_millis(1);
+/// From the order to stop until clients have been told where to go and all is written.
+const STOP_LIMIT: Duration = Duration::from_millis(1000);
+/// Of that, the time for what was sent before to be written and acknowledged.
+const ACK_LIMIT: Duration = Duration::from_millis(250);
+/// The same line of the replica is logged once in this time.
+const SAME_LINE: Duration = Duration::from_secs(60);
+/// Lines remembered for that.
+const LINES: usize = 64;
+
+/// The steady clock and the wall clock, as the replica wants them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// Time begins.
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Now.
+    pub(crate) fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            time: Time::from_micros(
+                u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ),
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn instant(self, time: Time) -> tokio::time::Instant {
+        (self.0 + Duration::from_micros(time.as_micros())).into()
+    }
+}
+
+/// The replica and what it speaks through.
+pub(crate) struct Driver {
+    replica: Replica,
+    clock: Clock,
+    disk: Disk,
+    links: Links,
+    sessions: BTreeMap<SessionId, Arc<Queue>>,
+    doors: Doors,
+    inbox: Inbox,
+    writing: Writing,
+    stage: Stage,
+    lines: BTreeMap<String, Instant>,
+}
+
+/// Whether the disk is at work on a batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Yes,
+    No,
+}
+
+enum Stage {
+    Running,
+    /// Since then; sessions are told, then closed.
+    Stopping(Instant),
+    Failed(String),
+}
+
+impl Driver {
+    /// Starts the disk's threads.
+    pub(crate) fn start(
+        replica: Replica,
+        clock: Clock,
+        store: FjallStore,
+        links: Links,
+        (doors, inbox): (Doors, Inbox),
+    ) -> std::io::Result<Self> {
+        let disk = Disk::start(store, &doors)?;
+        Ok(Self {
+            replica,
+            clock,
+            disk,
+            links,
+            sessions: BTreeMap::new(),
+            doors,
+            inbox,
+            writing: Writing::No,
+            stage: Stage::Running,
+            lines: BTreeMap::new(),
+        })
+    }
+
+    /// Runs until the server is told to stop and has told its clients, or cannot go on.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub(crate) async fn run(mut self) -> Result<(), String> {
+        loop {
+            let due = self.due();
+            let first = tokio::select! { biased;
+                event = self.inbox.next() => Some(event),
+                () = sleep_until(due) => None,
+            };
+            self.tick(first);
+            match std::mem::replace(&mut self.stage, Stage::Running) {
+                Stage::Running => {}
+                Stage::Failed(why) => return Err(why),
+                Stage::Stopping(since) => {
+                    self.stage = Stage::Stopping(since);
+                    let done = self.sessions.is_empty() && self.writing == Writing::No;
+                    if done || since.elapsed() >= STOP_LIMIT {
+                        break;
+                    }
+                }
+            }
+        }
+        // A write that the disk refuses again and again is not waited for: nobody was told of it.
+        if self.writing == Writing::No {
+            self.disk.stop();
+        }
+        Ok(())
+    }
+
+    /// When the replica, or a stop, has something to do.
+    fn due(&self) -> Option<tokio::time::Instant> {
+        let due = self.replica.next_deadline().map(|time| self.clock.instant(time));
+        let stop = match self.stage {
+            Stage::Stopping(since) if since.elapsed() < ACK_LIMIT => {
+                Some((since + ACK_LIMIT).into())
+            }
+            Stage::Stopping(since) => Some((since + STOP_LIMIT).into()),
+            Stage::Running | Stage::Failed(_) => None,
+        };
+        due.into_iter().chain(stop).min()
+    }
+
+    fn tick(&mut self, first: Option<(Event, usize)>) {
+        let began = Instant::now();
+        let mut left = TICK_BYTES;
+        let mut next = first;
+        while let Some((event, bytes)) = next.take() {
+            self.on_event(event);
+            left = left.saturating_sub(bytes);
+            if left > 0 && began.elapsed() < TICK_TIME {
+                next = self.inbox.next_ready();
+            }
+        }
+        let now = self.clock.now();
+        if self.replica.next_deadline().is_some_and(|due| due <= now.time) {
+            self.replica.handle_timeout(now);
+        }
+        self.replica.flush(now);
+        while let Some(output) = self.replica.poll_output() {
+            self.on_output(output);
+        }
+        if let Stage::Stopping(since) = self.stage
+            && (self.writing == Writing::No || since.elapsed() >= ACK_LIMIT)
+        {
+            // Whoever is still attached has been told where to go, and what became of its sends.
+            self.sessions.values().for_each(|queue| queue.finish());
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => {
+                match &input {
+                    Input::Persisted(..) => self.writing = Writing::No,
+                    Input::SessionDown(id) => drop(self.sessions.remove(id)),
+                    _ => {}
+                }
+                self.handle(input);
+            }
+            Event::LinkReady(ready) => self.on_link_ready(*ready),
+            Event::LinkLost(link, why) => self.on_link_lost(link, &why),
+            Event::SessionUp(id, queue) => {
+                self.sessions.insert(id, queue);
+                self.handle(Input::SessionUp(id));
+            }
+            Event::Hint(address) => {
+                if let Some(link) = self.links.at(address) {
+                    self.handle(Input::Hint(link));
+                }
+            }
+            Event::Stop => {
+                if let Stage::Running = self.stage {
+                    tracing::info!("stopping");
+                    self.stage = Stage::Stopping(Instant::now());
+                    self.handle(Input::Stop);
+                }
+            }
+            Event::Fatal(why) => self.stage = Stage::Failed(why),
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.replica.handle(self.clock.now(), input);
+    }
+
+    fn on_link_ready(&mut self, ready: Ready) {
+        let Admission::Link(link, peer, old) = self.links.admit(ready, &self.doors) else { return };
+        if let Some(old) = old {
+            self.handle(Input::LinkDown(old));
+        }
+        tracing::info!(
+            server = %peer.slot, disk = %peer.server, run = %peer.origin, link = link.0, "linked"
+        );
+        self.handle(Input::LinkUp(link, peer));
+    }
+
+    fn on_link_lost(&mut self, link: LinkId, why: &str) {
+        // A link that was closed here is not there any more, and the replica knows.
+        let Some(peer) = self.links.peer(link) else { return };
+        tracing::info!(server = %peer.slot, link = link.0, "link lost: {why}");
+        self.links.close(link, DONE, "");
+        self.handle(Input::LinkDown(link));
+    }
+
+    fn on_output(&mut self, output: Output) {
+        match output {
+            Output::Send { links, class, frame, cost } => match encode(&*frame) {
+                Ok(bytes) => {
+                    for link in links {
+                        self.links.send(link, class, Frame { bytes: bytes.clone(), cost });
+                    }
+                }
+                Err(TooLong(bytes)) => {
+                    tracing::error!(bytes, "a frame to other servers is too long to be sent");
+                    for link in links {
+                        self.doors.tell(Event::Input(Input::Wrote(link, class, cost)));
+                    }
+                }
+            },
+            Output::DropQueue(link, class) => self.links.drop_queue(link, class),
+            Output::Close(link, why) => self.links.close(link, REFUSED, &why),
+            Output::Persist(token, batch) => {
+                self.writing = Writing::Yes;
+                if self.disk.write(token, batch).is_err() {
+                    self.fail("the thread that writes to the disk ended");
+                }
+            }
+            Output::Read(token, query) => {
+                if self.disk.read(token, query).is_err() {
+                    self.fail("the threads that read from the disk ended");
+                }
+            }
+            Output::Deliver { sessions, item, cost } => match encode(&*item) {
+                Ok(bytes) => {
+                    for id in sessions {
+                        if let Some(queue) = self.sessions.get(&id) {
+                            queue.push(Frame { bytes: bytes.clone(), cost });
+                        }
+                    }
+                }
+                Err(TooLong(bytes)) => {
+                    tracing::error!(bytes, "an answer to a client is too long to be sent");
+                    for id in sessions {
+                        self.doors.tell(Event::Input(Input::Drained(id, cost)));
+                    }
+                }
+            },
+            Output::CloseSession(id) => {
+                if let Some(queue) = self.sessions.get(&id) {
+                    queue.finish();
+                }
+            }
+            Output::Log(severity, line) => self.log(severity, line),
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        if !matches!(self.stage, Stage::Failed(_)) {
+            self.stage = Stage::Failed(why.into());
+        }
+    }
+
+    /// What is true for long is told now and then, not with every attempt of a peer.
+    fn log(&mut self, severity: Severity, line: String) {
+        self.lines.retain(|_, at| at.elapsed() < SAME_LINE);
+        if self.lines.contains_key(&line) {
+            return;
+        }
+        match severity {
+            Severity::Info => tracing::info!("{line}"),
+            Severity::Warn => tracing::warn!("{line}"),
+            Severity::Error => tracing::error!("{line}"),
+        }
+        if self.lines.len() < LINES {
+            self.lines.insert(line, Instant::now());
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,4 @@
+//! How clients are attached. A gateway turns their words into requests and items into their words,
+//! and decides nothing; QUIC is the first.
+
+pub(crate) mod quic;

@@ -1,0 +1,121 @@
+//! The first words on a connection between servers: each side opens its four streams and says
+//! [`Hello`] on the control stream; then the connection may become a link.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use chatty_core::frame::{Class, Frame, Hello, SERVER_MINOR};
+use chatty_core::id::{Origin, ServerId};
+use chatty_core::io::Peer;
+use chatty_core::session::ServerAddr;
+use chatty_core::wire::Wire;
+use chatty_net::frame::FrameError;
+use chatty_net::link::{self, LinkError, LinkStreams};
+use chatty_net::{Connection, FrameReader, Identity, RecvStream};
+
+use super::may_link;
+use crate::close::{self, PROTOCOL, REFUSED};
+
+/// From the handshake to the other side's hello.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The other side's streams, each with its class.
+pub(super) type Streams = Vec<(Class, FrameReader<RecvStream>)>;
+
+/// A connection on which both sides have said hello.
+pub(crate) struct Ready {
+    pub(crate) peer: Peer,
+    pub(crate) dialled_by: ServerId,
+    pub(crate) connection: Connection,
+    pub(super) ours: LinkStreams,
+    pub(super) theirs: Streams,
+}
+
+/// Says hello for this server.
+#[derive(Clone)]
+pub(crate) struct Greeter {
+    pub(crate) me: Arc<Identity>,
+    pub(crate) origin: Origin,
+    pub(crate) addr: Arc<str>,
+    pub(crate) servers: Arc<[ServerAddr]>,
+}
+
+/// Why a connection does not become a link; it is closed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GreetError {
+    #[error("{0}")]
+    MayNot(String),
+    #[error("no hello in {LIMIT:?}")]
+    Late,
+    #[error("its first frame is no hello")]
+    NoHello,
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+impl Greeter {
+    /// Exchanges hellos on a new connection.
+    pub(crate) async fn greet(
+        &self,
+        connection: Connection,
+        other: Identity,
+        dialled_by: ServerId,
+    ) -> Result<Ready, GreetError> {
+        let done = match may_link(&self.servers, &self.me, &other) {
+            Ok(()) => tokio::time::timeout(LIMIT, self.exchange(&connection))
+                .await
+                .unwrap_or(Err(GreetError::Late)),
+            Err(why) => Err(GreetError::MayNot(why)),
+        };
+        match done {
+            Ok((hello, ours, theirs)) => {
+                let Identity { slot, generation, server, .. } = other;
+                let peer = Peer { slot, generation, server, origin: hello.origin };
+                Ok(Ready { peer, dialled_by, connection, ours, theirs })
+            }
+            Err(error) => {
+                let code = match error {
+                    GreetError::MayNot(_) => REFUSED,
+                    _ => PROTOCOL,
+                };
+                close::close(&connection, code, &error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        connection: &Connection,
+    ) -> Result<(Hello, LinkStreams, Streams), GreetError> {
+        let mut ours = LinkStreams::open(connection).await?;
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let hello = Frame::Hello(Hello {
+            minor: SERVER_MINOR,
+            origin: self.origin,
+            wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+            addr: self.addr.to_string(),
+        });
+        let mut body = Vec::new();
+        hello.encode_body(&mut body);
+        let control = ours.class(Class::Control);
+        // A hello is far below the limit of a frame.
+        let _ = control.push(hello.kind(), |to| to.extend_from_slice(&body));
+        control.flush().await.map_err(LinkError::from)?;
+
+        let mut theirs = Streams::new();
+        let mut coming = link::accept_classes(connection);
+        while let Some(stream) = coming.next().await? {
+            theirs.push(stream);
+        }
+        let control = theirs.iter_mut().find(|(class, _)| *class == Class::Control);
+        let Some((_, control)) = control else { return Err(GreetError::NoHello) };
+        let first = control.next().await?.ok_or(GreetError::NoHello)?;
+        match Frame::decode(first.kind, &first.body) {
+            Ok(Frame::Hello(hello)) => Ok((hello, ours, theirs)),
+            _ => Err(GreetError::NoHello),
+        }
+    }
+}

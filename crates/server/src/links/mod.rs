@@ -1,0 +1,187 @@
+//! The links to the other servers: one to each, whoever dialled.
+//!
+//! Both sides dial, for ever. Of two connections that the same two runs make at the same moment
+//! both keep the one dialled by the smaller [`ServerId`]; any other newcomer replaces the old link
+//! at once, since whoever dials has no link: it was restarted, or it lost the connection before
+//! this side noticed.
+
+mod dial;
+mod greet;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chatty_core::frame::Class;
+use chatty_core::id::{LinkId, ServerId, Slot};
+use chatty_core::io::Peer;
+use chatty_core::session::ServerAddr;
+use chatty_net::{Connection, Identity};
+use tokio::sync::watch;
+
+pub(crate) use dial::{Dialler, PARALLEL};
+pub(crate) use greet::{Greeter, Ready};
+
+use crate::close::{self, DUPLICATE};
+use crate::driver::inbox::Doors;
+use crate::driver::queue::{Frame, Queue};
+
+/// Two connections within this time were dialled at the same moment.
+const RACE: Duration = Duration::from_secs(2);
+
+/// Whether a server is linked; diallers wait for it to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linked {
+    Yes,
+    No,
+}
+
+/// All links. Owned by the replica's task.
+pub(crate) struct Links {
+    me: ServerId,
+    last: u64,
+    live: BTreeMap<LinkId, Link>,
+    linked: BTreeMap<Slot, watch::Sender<Linked>>,
+}
+
+struct Link {
+    peer: Peer,
+    dialled_by: ServerId,
+    since: Instant,
+    connection: Connection,
+    queues: [Arc<Queue>; 4],
+}
+
+/// What becomes of a new connection.
+pub(crate) enum Admission {
+    /// It is this link now, instead of that one.
+    Link(LinkId, Peer, Option<LinkId>),
+    /// The link that is there stays.
+    Refused,
+}
+
+impl Links {
+    /// None yet.
+    pub(crate) fn new(me: ServerId, servers: &[ServerAddr]) -> Self {
+        let linked = servers.iter().map(|s| (s.name.clone(), watch::Sender::new(Linked::No)));
+        Self { me, last: 0, live: BTreeMap::new(), linked: linked.collect() }
+    }
+
+    /// Tells a dialler whether the server is linked.
+    pub(crate) fn watch(&self, slot: &Slot) -> Option<watch::Receiver<Linked>> {
+        self.linked.get(slot).map(watch::Sender::subscribe)
+    }
+
+    /// Takes a connection as the link to its server, or closes it.
+    pub(crate) fn admit(&mut self, ready: Ready, doors: &Doors) -> Admission {
+        let old = self.live.iter().find(|(_, link)| link.peer.slot == ready.peer.slot);
+        let old = old.map(|(id, link)| (*id, link));
+        if let Some((_, link)) = old
+            && self.stays(link, &ready)
+        {
+            close::close(&ready.connection, DUPLICATE, "another connection is the link");
+            return Admission::Refused;
+        }
+        let old = old.map(|(id, _)| id);
+        if let Some(old) = old {
+            self.close(old, DUPLICATE, "a newer connection is the link");
+        }
+        self.last += 1;
+        let id = LinkId(self.last);
+        let Ready { peer, dialled_by, connection, ours, theirs } = ready;
+        let queues = streams::start(id, &connection, ours, theirs, doors);
+        let link =
+            Link { peer: peer.clone(), dialled_by, since: Instant::now(), connection, queues };
+        self.tell(&peer.slot, Linked::Yes);
+        self.live.insert(id, link);
+        Admission::Link(id, peer, old)
+    }
+
+    fn stays(&self, link: &Link, new: &Ready) -> bool {
+        let same_runs = link.peer.origin == new.peer.origin;
+        let race = link.since.elapsed() < RACE && link.dialled_by != new.dialled_by;
+        same_runs && race && link.dialled_by == self.me.min(link.peer.server)
+    }
+
+    /// Who is at the other end, if the link is there.
+    pub(crate) fn peer(&self, link: LinkId) -> Option<&Peer> {
+        self.live.get(&link).map(|link| &link.peer)
+    }
+
+    /// Queues a frame.
+    pub(crate) fn send(&self, link: LinkId, class: Class, frame: Frame) {
+        if let Some(link) = self.live.get(&link) {
+            streams::queue(&link.queues, class).push(frame);
+        }
+    }
+
+    /// Drops what waits for the network.
+    pub(crate) fn drop_queue(&self, link: LinkId, class: Class) {
+        if let Some(link) = self.live.get(&link) {
+            streams::queue(&link.queues, class).clear();
+        }
+    }
+
+    /// Closes a link and forgets it. Does nothing if it is not there.
+    pub(crate) fn close(&mut self, link: LinkId, code: u32, why: &str) {
+        if let Some(link) = self.live.remove(&link) {
+            close::close(&link.connection, code, why);
+            self.tell(&link.peer.slot, Linked::No);
+        }
+    }
+
+    /// The link to that address.
+    pub(crate) fn at(&self, address: SocketAddr) -> Option<LinkId> {
+        let canonical = |a: SocketAddr| (a.ip().to_canonical(), a.port());
+        let at = |link: &Link| canonical(link.connection.remote_address()) == canonical(address);
+        self.live.iter().find(|(_, link)| at(link)).map(|(id, _)| *id)
+    }
+
+    fn tell(&self, slot: &Slot, state: Linked) {
+        if let Some(linked) = self.linked.get(slot) {
+            linked.send_replace(state);
+        }
+    }
+}
+
+/// Whether a server may link with this one by its certificate; the core looks at generations.
+pub(crate) fn may_link(
+    servers: &[ServerAddr],
+    me: &Identity,
+    other: &Identity,
+) -> Result<(), String> {
+    if other.server == me.server || other.slot == me.slot {
+        return Err(format!("{} is this server itself, or an older disk of it", other.slot));
+    }
+    if !servers.iter().any(|server| server.name == other.slot) {
+        return Err(format!("{} is not in the configuration of {}", other.slot, me.slot));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chatty_core::id::ClusterId;
+
+    #[test]
+    fn only_other_servers_of_the_configuration_may_link() {
+        let slot = |name: &str| Slot::new(name).unwrap();
+        let identity = |name: &str, server| Identity {
+            cluster: ClusterId::new(1),
+            slot: slot(name),
+            generation: 0,
+            server: ServerId::new(server),
+        };
+        let servers: Vec<_> = ["s1", "s2"]
+            .map(|name| ServerAddr { name: slot(name), addr: format!("{name}:1") })
+            .into();
+        let may = |name, server| may_link(&servers, &identity("s1", 1), &identity(name, server));
+        assert_eq!(may("s2", 2), Ok(()));
+        assert!(may("s1", 3).unwrap_err().contains("this server itself"));
+        assert!(may("s2", 1).unwrap_err().contains("this server itself"));
+        assert!(may("s3", 3).unwrap_err().contains("not in the configuration of s1"));
+    }
+}
