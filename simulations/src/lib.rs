@@ -1,1 +1,36 @@
-//! placeholder
+//! chatty's core against a virtual network, disk and clock: one seed, one history.
+//!
+//! A run draws its faults and bounds ([`faults::Swarm`]), lives through them with every invariant
+//! checked after every step, is healed, and must converge. The machines under test are the real
+//! ones: [`chatty_core::replica::Replica`] and [`chatty_core::client::Client`].
+
+pub mod disk;
+pub mod faults;
+mod network;
+mod person;
+mod server;
+mod strike;
+pub mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use world::{Failure, Report, World};
+
+/// Runs the world of a seed. A broken invariant of the core is a failure like any other.
+///
+/// # Errors
+/// What was wrong, and when.
+pub fn run(seed: u64) -> Result<Report, Failure> {
+    let world = World::new(seed);
+    match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(result) => result,
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                .unwrap_or_else(|| "a panic without words".into());
+            Err(Failure { what, at: chatty_core::time::Time::from_micros(0) })
+        }
+    }
+}

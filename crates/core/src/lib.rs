@@ -27,3 +27,4 @@ pub mod rooms;
 pub mod presence;
 mod sessions;
 pub mod replica;
+pub mod client;

@@ -1,0 +1,200 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chatty_client::{Cluster, Direct, IdentityAt, Level, Options, Start};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::Trouble;
+
+/// Talk with people on a chatty cluster. Without a command: a session in this terminal.
+#[derive(Debug, Parser)]
+#[command(name = "chatty", version, max_term_width = 100)]
+pub struct Args {
+    /// The cluster: a folder made by `scripts/cluster up`, or a chatty:// URL.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR|URL",
+        env = "CHATTY_CLUSTER",
+        default_value = ".chatty"
+    )]
+    cluster: String,
+
+    /// The server to begin with. `history`, `rooms` and `who` are then answered by it alone.
+    #[arg(long, global = true, value_name = "NAME|ADDR")]
+    pub server: Option<String>,
+
+    /// The name to go by (else $CHATTY_NICK, else the account's own, else the login name).
+    #[arg(long, global = true)]
+    nick: Option<String>,
+
+    /// The file that keeps the account (else one for each cluster and nick in the state folder).
+    #[arg(long, global = true, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// Write one JSON object a line (see docs/client.md).
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Join a room for good.
+    Join {
+        room: String,
+        /// Show so many of its last messages.
+        #[arg(long, value_name = "X", default_value_t = 0)]
+        last: u64,
+    },
+    /// Leave a room.
+    Leave { room: String },
+    /// Go by another name.
+    Nick {
+        #[arg(value_name = "NEW")]
+        nick: String,
+    },
+    /// Say something in a room.
+    Send {
+        room: String,
+        /// What to say (after `--` if it begins with a dash).
+        #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
+        text: Option<String>,
+        /// Say each line of standard input.
+        #[arg(long)]
+        stdin: bool,
+        /// How safe a message must be before its first receipt.
+        #[arg(long, value_enum, default_value_t = Safety::Replicated)]
+        level: Safety,
+    },
+    /// Say something to one person.
+    Dm { nick: String, text: String },
+    /// Show what happens in rooms, and direct messages.
+    Tail {
+        #[arg(required = true, value_name = "ROOM")]
+        rooms: Vec<String>,
+        /// Begin with so many of the last messages of each room.
+        #[arg(long, value_name = "X", default_value_t = 0)]
+        last: u64,
+        /// End after so many seconds without anything to show.
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        until_idle: Option<Duration>,
+    },
+    /// Show the last messages of a room, or of a conversation (@NICK).
+    History {
+        #[arg(value_name = "ROOM|@NICK")]
+        room: String,
+        /// How many; more than there are shows all.
+        #[arg(long, value_name = "X", default_value_t = 50)]
+        last: u64,
+    },
+    /// List the rooms.
+    Rooms,
+    /// List who takes part in a room, and at which servers.
+    Who { room: String },
+    /// Put somebody out of a room.
+    Kick { room: String, nick: String, reason: Option<String> },
+    /// Make somebody op of a room.
+    Op { room: String, nick: String },
+    /// Take op from somebody.
+    Deop { room: String, nick: String },
+    /// Show a room's topic, or set it.
+    Topic { room: String, text: Option<String> },
+    /// Show every server of the cluster.
+    Status,
+    /// Measure the cluster, and check every delivery.
+    Bench(crate::bench::Plan),
+}
+
+/// See [`Level`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Safety {
+    /// On one server's disk.
+    Stored,
+    /// On a majority of the servers' disks.
+    Replicated,
+}
+
+impl From<Safety> for Level {
+    fn from(safety: Safety) -> Self {
+        match safety {
+            Safety::Stored => Self::Stored,
+            Safety::Replicated => Self::Replicated,
+        }
+    }
+}
+
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| "not a number of seconds".to_owned())
+}
+
+/// Where a command's answers may come from when `--server` is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// It begins there and moves when it must.
+    Anywhere,
+    /// From that server alone, which is waited for.
+    ThatServer,
+}
+
+impl Args {
+    pub fn cluster(&self) -> Result<Cluster, Trouble> {
+        let cluster = Cluster::open(&self.cluster)?;
+        if let Some(server) = &self.server {
+            cluster.address_of(server)?;
+        }
+        Ok(cluster)
+    }
+
+    pub fn options(&self, answers: Answers, patience: Duration) -> Result<Options, Trouble> {
+        if let Some(nick) = &self.nick {
+            chatty_core::session::check_nick(nick).map_err(Trouble::Usage)?;
+        }
+        let start = match (&self.server, answers) {
+            (None, _) => Start::Anywhere,
+            (Some(server), Answers::Anywhere) => Start::At(server.clone()),
+            (Some(server), Answers::ThatServer) => Start::Only(server.clone()),
+        };
+        let identity = match &self.identity {
+            Some(file) => IdentityAt::File(file.clone()),
+            None => IdentityAt::StateFolder,
+        };
+        Ok(Options { nick: self.nick.clone(), identity, start, direct: Direct::Ignore, patience })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        for line in [
+            "chatty --json --nick ann --server s1 send lobby hi",
+            "chatty send lobby hi --json --nick ann --server s1",
+            "chatty send --json lobby --nick ann hi --server s1",
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert!(args.json && args.nick.as_deref() == Some("ann"), "{line}");
+            assert!(matches!(args.command, Some(Command::Send { text: Some(_), .. })));
+        }
+    }
+
+    #[test]
+    fn a_text_and_stdin_exclude_each_other_and_one_is_needed() {
+        for line in ["chatty send lobby", "chatty send lobby hi --stdin", "chatty tail"] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

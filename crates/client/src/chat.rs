@@ -1,0 +1,800 @@
+//! A session as a program uses it: calls that wait for their answer, and a stream of events.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use chatty_core::client::{
+    Answer, Ask, Attached, Client, ClientEvent, Command, Config, Failure, LostWhy, MessageState,
+    Roam, Ticket, Timing, WINDOW_MAX,
+};
+use chatty_core::event::Rank;
+use chatty_core::id::{AccountId, RoomId, Slot};
+use chatty_core::session::{
+    CloseMode, Code, Direct, Level, MARKS_MAX, Mode, Named, PAGE_LINES_MAX, Page, Participant,
+    RoomInfo, RoomOpened, ServerAddr, Status, Target, check_nick, check_room, check_text,
+};
+use chatty_core::time::Key;
+use chatty_net::{Endpoint, Trust};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::cluster::Cluster;
+use crate::driver::Driver;
+use crate::identity::{
+    Found, IdentityAt, IdentityError, IdentityFile, Kept, Minting, default_nick,
+};
+use crate::view::{Event, Message};
+
+/// Events a program has not taken yet, at most; then the client stops reading (and the server
+/// says what it left out), unless a call waits for its answer.
+const EVENTS_MAX: usize = 8192;
+/// How often a newer token is kept.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How to attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The name to go by; `None`: that of the account, for a new one `$CHATTY_NICK` or the login.
+    pub nick: Option<String>,
+    /// Where the account is kept.
+    pub identity: IdentityAt,
+    /// Which server to begin with.
+    pub start: Start,
+    /// Whether direct messages are shown by this program.
+    pub direct: Direct,
+    /// How long a call may wait for its answer, fail-overs included.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nick: None,
+            identity: IdentityAt::StateFolder,
+            start: Start::Anywhere,
+            direct: Direct::Ignore,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which server to begin with.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Start {
+    /// Any.
+    #[default]
+    Anywhere,
+    /// The one of that name or address, and any when it fails.
+    At(String),
+    /// The one of that name or address and no other.
+    Only(String),
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server asked for is not known.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
+    /// The account cannot be read or kept.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The nick cannot be one.
+    #[error("{0}")]
+    Nick(String),
+    /// The network cannot be used.
+    #[error("{0}")]
+    Network(String),
+    /// A server said no for good.
+    #[error("{0}")]
+    Refused(Failure),
+    /// No server answered.
+    #[error("no server of the cluster answers{0}")]
+    NoServer(String),
+}
+
+/// A session. Clones share it; it ends with [`Chat::leave_cluster`] or when all are dropped.
+#[derive(Clone, Debug)]
+pub struct Chat {
+    calls: mpsc::Sender<Call>,
+    tickets: Arc<AtomicU64>,
+    window: Arc<Semaphore>,
+    state: watch::Receiver<State>,
+    patience: Duration,
+}
+
+/// Where the session stands.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct State {
+    /// The server, while there is one.
+    pub server: Option<Slot>,
+    /// The account, once known.
+    pub account: Option<AccountId>,
+    /// The name it goes by.
+    pub nick: String,
+    /// The servers known.
+    pub servers: Vec<ServerAddr>,
+    /// Why servers could not be reached, newest last.
+    pub troubles: Vec<(String, LostWhy)>,
+    /// Whether the session is over, and why.
+    pub ended: Option<Option<Failure>>,
+}
+
+/// What a session's program is told, in order.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` after [`Event::Ended`]. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+
+    /// The next event, if it is there already.
+    pub fn next_ready(&mut self) -> Option<Event> {
+        self.0.try_recv().ok()
+    }
+}
+
+enum Call {
+    Send {
+        ticket: Ticket,
+        to: Target,
+        text: String,
+        level: Level,
+        reply: Option<oneshot::Sender<Result<MessageState, Failure>>>,
+    },
+    Ask {
+        ticket: Ticket,
+        ask: Ask,
+        reply: oneshot::Sender<Result<Answer, Failure>>,
+    },
+    Detach(oneshot::Sender<()>),
+}
+
+/// A part of a timeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Oldest first.
+    pub messages: Vec<Message>,
+    /// Whether the server is linked to all others and lacks nothing that they announced.
+    pub complete: bool,
+    /// Servers that it cannot reach.
+    pub unreachable: Vec<Slot>,
+}
+
+impl Chat {
+    /// Attaches; returns once a server has answered.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(
+        cluster: &Cluster,
+        options: Options,
+    ) -> Result<(Self, Events), ConnectError> {
+        let (chat, events) = Self::start(cluster, options).await?;
+        chat.attached().await?;
+        Ok((chat, events))
+    }
+
+    /// Begins to attach; the session can be used at once, and what it is asked waits for a server.
+    ///
+    /// # Errors
+    /// See [`ConnectError`]; but for [`ConnectError::NoServer`].
+    pub async fn start(
+        cluster: &Cluster,
+        options: Options,
+    ) -> Result<(Self, Events), ConnectError> {
+        let endpoint = Endpoint::client().map_err(|e| ConnectError::Network(e.to_string()))?;
+        let trust =
+            Trust::pinned(cluster.authority).map_err(|e| ConnectError::Network(e.to_string()))?;
+        if let Some(nick) = &options.nick {
+            check_nick(nick).map_err(ConnectError::Nick)?;
+        }
+        let roam = match &options.start {
+            Start::Anywhere => Roam::Anywhere,
+            Start::At(server) => Roam::First(cluster.address_of(server)?),
+            Start::Only(server) => Roam::Only(cluster.address_of(server)?),
+        };
+        let mut account = Account::find(cluster, &options).await?;
+        let timing = Timing {
+            patience: options.patience,
+            // One server alone is waited for: ask it more often.
+            backoff_max: match &roam {
+                Roam::Only(_) => Duration::from_millis(500),
+                Roam::Anywhere | Roam::First(_) => Timing::default().backoff_max,
+            },
+            ..Timing::default()
+        };
+        let config = Config {
+            servers: cluster.servers.clone(),
+            seeds: cluster.seeds.clone(),
+            roam,
+            token: account.token.clone(),
+            nick: account.wish.take(),
+            direct: options.direct,
+            timing,
+            ..Config::default()
+        };
+        let driver = Driver::new(endpoint.clone(), trust, config, seed()?);
+        let (calls, called) = mpsc::channel(64);
+        let (events, told) = mpsc::channel(256);
+        let (state, watched) = watch::channel(State::default());
+        let window = Arc::new(Semaphore::new(WINDOW_MAX));
+        let task = Task {
+            driver,
+            endpoint,
+            account,
+            state,
+            window: window.clone(),
+            waiting: VecDeque::new(),
+            asks: BTreeMap::new(),
+            sends: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            goodbyes: Vec::new(),
+        };
+        tokio::spawn(task.run(called, events));
+        let tickets = Arc::new(AtomicU64::new(0));
+        let patience = options.patience;
+        Ok((Self { calls, tickets, window, state: watched, patience }, Events(told)))
+    }
+
+    /// Waits until a server has answered.
+    ///
+    /// # Errors
+    /// [`ConnectError::Refused`], or [`ConnectError::NoServer`] when the patience is over.
+    pub async fn attached(&self) -> Result<(), ConnectError> {
+        let mut state = self.state.clone();
+        let reached = state.wait_for(|state| state.server.is_some() || state.ended.is_some());
+        let reached = tokio::time::timeout(self.patience, reached).await;
+        let reached = reached.ok().and_then(Result::ok).map(|state| state.ended.clone());
+        match reached {
+            Some(None) => Ok(()),
+            Some(Some(Some(failure))) => Err(ConnectError::Refused(failure)),
+            Some(Some(None)) => Err(ConnectError::Refused(Failure::Ended)),
+            None => Err(ConnectError::NoServer(self.troubles())),
+        }
+    }
+
+    /// Why no server was reached, for a person.
+    pub fn troubles(&self) -> String {
+        let state = self.state.borrow();
+        let mut newest = BTreeMap::new();
+        for (addr, why) in &state.troubles {
+            newest.insert(addr.clone(), why.to_string());
+        }
+        let told: Vec<_> = newest
+            .into_iter()
+            .map(|(addr, why)| if why.contains(&addr) { why } else { format!("{addr}: {why}") })
+            .collect();
+        if told.is_empty() { String::new() } else { format!(": {}", told.join("; ")) }
+    }
+
+    /// Where the session stands now.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let call = Call::Ask { ticket: self.ticket(), ask, reply };
+        self.calls.send(call).await.map_err(|_| Failure::Ended)?;
+        answer.await.unwrap_or(Err(Failure::Ended))
+    }
+
+    /// Joins a room for good, and shows so many of its last lines.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn join(&self, room: &str, last: u32) -> Result<RoomOpened, Failure> {
+        self.open(room, last, Mode::Join).await
+    }
+
+    /// Takes part in a room while this session lasts.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn watch(&self, room: &str, last: u32) -> Result<RoomOpened, Failure> {
+        self.open(room, last, Mode::Watch).await
+    }
+
+    async fn open(&self, room: &str, last: u32, mode: Mode) -> Result<RoomOpened, Failure> {
+        check_room(room).map_err(invalid)?;
+        let room = room.to_owned();
+        match self.ask(Ask::Open { room, last: last.min(PAGE_LINES_MAX), mode }).await? {
+            Answer::Opened(opened) => Ok(opened),
+            _ => Err(confused()),
+        }
+    }
+
+    /// Leaves a room for good.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn leave(&self, room: &str) -> Result<(), Failure> {
+        check_room(room).map_err(invalid)?;
+        self.ask(Ask::Close { room: room.to_owned(), mode: CloseMode::Leave }).await.map(drop)
+    }
+
+    /// Says something in a room; returns once it is replicated, or stored when that takes long.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn send(&self, room: &str, text: &str) -> Result<MessageState, Failure> {
+        check_room(room).map_err(invalid)?;
+        self.say(Target::Room(room.to_owned()), text, Level::Replicated).await
+    }
+
+    /// Says something to one person; as [`Self::send`].
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn dm(&self, nick: &str, text: &str) -> Result<MessageState, Failure> {
+        self.say(Target::Nick(nick.to_owned()), text, Level::Replicated).await
+    }
+
+    /// Says something; returns once it has reached `level`, or stored when that takes long.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn say(&self, to: Target, text: &str, level: Level) -> Result<MessageState, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(to, text, level, Some(reply)).await?;
+        answer.await.unwrap_or(Err(Failure::Ended))
+    }
+
+    /// Says something without waiting for the answer: it comes as [`Event::State`] or
+    /// [`Event::Failed`] with the ticket. Waits while 256 messages are unanswered.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn submit(&self, to: Target, text: &str, level: Level) -> Result<Ticket, Failure> {
+        self.hand_over(to, text, level, None).await
+    }
+
+    async fn hand_over(
+        &self,
+        to: Target,
+        text: &str,
+        level: Level,
+        reply: Option<oneshot::Sender<Result<MessageState, Failure>>>,
+    ) -> Result<Ticket, Failure> {
+        check_text(text).map_err(invalid)?;
+        // Given back when the message is answered.
+        self.window.acquire().await.map_err(|_| Failure::Ended)?.forget();
+        let (ticket, text) = (self.ticket(), text.to_owned());
+        let call = Call::Send { ticket, to, text, level, reply };
+        self.calls.send(call).await.map_err(|_| Failure::Ended)?;
+        Ok(ticket)
+    }
+
+    /// The last `last` messages of a room or a conversation; as many pages as that takes.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn history(&self, of: Target, last: u64) -> Result<History, Failure> {
+        let mut history = History { messages: Vec::new(), complete: true, unreachable: vec![] };
+        let (mut before, mut left, mut first) = (None, last, true);
+        let mut seen = BTreeSet::new();
+        let room = match &of {
+            Target::Room(name) => Some(name.clone()),
+            Target::Nick(_) | Target::Account(_) => None,
+        };
+        while left > 0 || first {
+            let limit = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_LINES_MAX);
+            let page = self.page(of.clone(), before, limit).await?;
+            if std::mem::take(&mut first) {
+                (history.complete, history.unreachable) = (page.complete, page.unreachable);
+            }
+            before = page.lines.first().map(|line| line.key());
+            let me = self.state.borrow().account.unwrap_or_default();
+            for line in page.lines.iter().rev() {
+                // A message may have moved to an older place between two pages.
+                if left > 0
+                    && let Some(message) = Message::of(line, false, room.as_deref(), me)
+                    && seen.insert((message.account, message.mid))
+                {
+                    history.messages.push(message);
+                    left -= 1;
+                }
+            }
+            if !page.more || before.is_none() {
+                break;
+            }
+        }
+        history.messages.reverse();
+        Ok(history)
+    }
+
+    /// One page of a timeline.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn page(&self, of: Target, before: Option<Key>, limit: u32) -> Result<Page, Failure> {
+        match self.ask(Ask::History { of, before, limit }).await? {
+            Answer::Page(page) => Ok(page),
+            _ => Err(confused()),
+        }
+    }
+
+    /// The rooms.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn rooms(&self) -> Result<Vec<RoomInfo>, Failure> {
+        match self.ask(Ask::Rooms).await? {
+            Answer::Rooms(list) => Ok(list.rooms),
+            _ => Err(confused()),
+        }
+    }
+
+    /// A room's participants.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn who(&self, room: &str) -> Result<Vec<Participant>, Failure> {
+        check_room(room).map_err(invalid)?;
+        match self.ask(Ask::Who { room: room.to_owned() }).await? {
+            Answer::Who(who) => Ok(who.people),
+            _ => Err(confused()),
+        }
+    }
+
+    /// The topic of a room; with a text, sets it before.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn topic(&self, room: &str, text: Option<&str>) -> Result<String, Failure> {
+        check_room(room).map_err(invalid)?;
+        let (room, text) = (room.to_owned(), text.map(str::to_owned));
+        match self.ask(Ask::Topic { room, text }).await? {
+            Answer::Topic(topic) => Ok(topic.topic),
+            _ => Err(confused()),
+        }
+    }
+
+    /// Puts somebody out of a room; he stays out until he joins again.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn kick(&self, room: &str, nick: &str, reason: &str) -> Result<(), Failure> {
+        check_room(room).map_err(invalid)?;
+        let (room, nick, reason) = (room.to_owned(), nick.to_owned(), reason.to_owned());
+        self.ask(Ask::Kick { room, nick, reason }).await.map(drop)
+    }
+
+    /// Makes somebody op of a room, or takes it from him.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn role(&self, room: &str, nick: &str, rank: Rank) -> Result<(), Failure> {
+        check_room(room).map_err(invalid)?;
+        let (room, nick) = (room.to_owned(), nick.to_owned());
+        self.ask(Ask::Role { room, nick, rank }).await.map(drop)
+    }
+
+    /// Goes by another name; what it is now is in the answer.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn nick(&self, nick: &str) -> Result<Named, Failure> {
+        check_nick(nick).map_err(invalid)?;
+        match self.ask(Ask::Nick { nick: nick.to_owned() }).await? {
+            Answer::Named(named) => Ok(named),
+            _ => Err(confused()),
+        }
+    }
+
+    /// What the server sees of the cluster.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn status(&self) -> Result<Status, Failure> {
+        match self.ask(Ask::Status).await? {
+            Answer::Status(status) => Ok(*status),
+            _ => Err(confused()),
+        }
+    }
+
+    /// Says that direct messages have been shown: they wait for nobody any more.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn mark(&self, shown: &[(RoomId, Key)]) -> Result<(), Failure> {
+        for shown in shown.chunks(MARKS_MAX) {
+            self.ask(Ask::Mark { shown: shown.to_vec() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Says goodbye and ends the session; what is still unanswered is given up.
+    pub async fn leave_cluster(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.calls.send(Call::Detach(done)).await.is_ok() {
+            // An error means that the session has ended already.
+            let _ = ended.await;
+        }
+    }
+}
+
+fn invalid(reason: String) -> Failure {
+    Failure::Refused(Code::Invalid, reason)
+}
+
+/// A server gave the answer to another question.
+fn confused() -> Failure {
+    Failure::Refused(Code::Protocol, "the server answered something else".into())
+}
+
+fn seed() -> Result<u64, ConnectError> {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => Ok(u64::from_be_bytes(bytes)),
+        Err(_) => Err(ConnectError::Network("the system gives no random numbers".into())),
+    }
+}
+
+/// The account and its file.
+struct Account {
+    file: Option<IdentityFile>,
+    /// The cluster, to find the file of another nick; `None` if the user named the file.
+    cluster: Option<Cluster>,
+    token: Vec<u8>,
+    wish: Option<String>,
+    minting: Option<Minting>,
+    saved_at: Instant,
+}
+
+impl Account {
+    async fn find(cluster: &Cluster, options: &Options) -> Result<Self, ConnectError> {
+        let asked = options.nick.clone().or_else(|| {
+            let given = std::env::var("CHATTY_NICK").ok()?;
+            check_nick(&given).is_ok().then_some(given)
+        });
+        let name = asked.clone().unwrap_or_else(default_nick);
+        let (file, cluster) = match &options.identity {
+            IdentityAt::StateFolder => {
+                (Some(IdentityFile::of(cluster, &name)?), Some(cluster.clone()))
+            }
+            IdentityAt::File(file) => (Some(IdentityFile::new(file.clone())), None),
+            IdentityAt::Nowhere => (None, None),
+        };
+        let saved_at = Instant::now();
+        let mut account =
+            Self { file, cluster, token: Vec::new(), wish: Some(name), minting: None, saved_at };
+        match &account.file {
+            // A passing guest claims no name that he did not ask for.
+            None => account.wish = asked,
+            Some(file) => match file.find(options.patience).await? {
+                Found::None(minting) => account.minting = Some(minting),
+                Found::Account(kept) => {
+                    account.token = kept.token();
+                    // The account has a name of its own: only what the user asked for changes it.
+                    account.wish = asked;
+                }
+            },
+        }
+        Ok(account)
+    }
+
+    /// Keeps the newest token. A file that somebody deleted meanwhile stays deleted.
+    fn save(&mut self, client: &Client) -> Result<(), IdentityError> {
+        self.saved_at = Instant::now();
+        let (Some(file), Some(account)) = (&self.file, client.account()) else { return Ok(()) };
+        if client.token() == self.token || (self.minting.is_none() && !file.exists()) {
+            return Ok(());
+        }
+        file.save(&Kept::new(account, client.token()))?;
+        self.token = client.token().to_vec();
+        self.minting = None;
+        Ok(())
+    }
+
+    /// The account is found under its new name, too.
+    fn renamed(&self, nick: &str) {
+        if let (Some(file), Some(cluster)) = (&self.file, &self.cluster)
+            && let Ok(other) = IdentityFile::of(cluster, nick)
+        {
+            file.copy_to(&other);
+        }
+    }
+}
+
+/// The task that owns the driver.
+struct Task {
+    driver: Driver,
+    endpoint: Endpoint,
+    account: Account,
+    state: watch::Sender<State>,
+    window: Arc<Semaphore>,
+    /// Events that the program has not taken yet.
+    waiting: VecDeque<Event>,
+    asks: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failure>>>,
+    sends: BTreeMap<Ticket, oneshot::Sender<Result<MessageState, Failure>>>,
+    /// Messages that hold a place in the window.
+    unanswered: BTreeSet<Ticket>,
+    goodbyes: Vec<oneshot::Sender<()>>,
+}
+
+/// Whether the task goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    Over,
+}
+
+impl Task {
+    async fn run(mut self, mut calls: mpsc::Receiver<Call>, events: mpsc::Sender<Event>) {
+        let mut listening = true;
+        let mut calling = true;
+        loop {
+            let reads =
+                self.waiting.len() < EVENTS_MAX || !(self.asks.is_empty() && self.sends.is_empty());
+            let waits = listening && !self.waiting.is_empty();
+            tokio::select! {
+                permit = events.reserve(), if waits => match permit {
+                    Ok(permit) => {
+                        if let Some(event) = self.waiting.pop_front() {
+                            permit.send(event);
+                        }
+                    }
+                    Err(_) => {
+                        listening = false;
+                        self.waiting.clear();
+                    }
+                },
+                call = calls.recv(), if calling => match call {
+                    Some(call) => self.on_call(call),
+                    None => {
+                        calling = false;
+                        self.driver.command(Command::Detach);
+                    }
+                },
+                event = self.driver.next(), if reads => {
+                    if self.on_event(event, listening) == Flow::Over {
+                        break;
+                    }
+                }
+            }
+            if self.account.saved_at.elapsed() >= SAVE_EVERY {
+                self.save();
+            }
+        }
+        self.save();
+        self.window.close();
+        self.endpoint.close("");
+        // Whoever does not hear the goodbye finds out by itself.
+        let _ = self.endpoint.wait_idle(Duration::from_millis(200)).await;
+        for done in self.goodbyes {
+            // An error means that nobody waits any more.
+            let _ = done.send(());
+        }
+        for event in self.waiting {
+            if events.send(event).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    fn save(&mut self) {
+        if let Err(error) = self.account.save(self.driver.client()) {
+            self.waiting.push_back(Event::Notice(error.to_string()));
+            // Said once: the account lasts as long as this process.
+            self.account.file = None;
+        }
+    }
+
+    fn on_call(&mut self, call: Call) {
+        match call {
+            Call::Send { ticket, to, text, level, reply } => {
+                self.unanswered.insert(ticket);
+                if let Some(reply) = reply {
+                    self.sends.insert(ticket, reply);
+                }
+                self.driver.command(Command::Send { ticket, to, text, level });
+            }
+            Call::Ask { ticket, ask, reply } => {
+                self.asks.insert(ticket, reply);
+                self.driver.command(Command::Ask { ticket, ask });
+            }
+            Call::Detach(done) => {
+                self.goodbyes.push(done);
+                self.driver.command(Command::Detach);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: ClientEvent, listening: bool) -> Flow {
+        let flow = match &event {
+            ClientEvent::Ended(_) => Flow::Over,
+            _ => Flow::On,
+        };
+        self.note(&event);
+        let event = match event {
+            ClientEvent::Answered { ticket, answer } => {
+                if let Answer::Named(named) = &answer {
+                    self.named(&named.nick, named.taken.is_none());
+                }
+                if let Some(reply) = self.asks.remove(&ticket) {
+                    // The caller may have given up.
+                    let _ = reply.send(Ok(answer));
+                }
+                return flow;
+            }
+            ClientEvent::Message(state) => {
+                self.answered(state.ticket);
+                if let Some(reply) = self.sends.remove(&state.ticket) {
+                    let _ = reply.send(Ok(state.clone()));
+                }
+                ClientEvent::Message(state)
+            }
+            ClientEvent::Failed { ticket, failure } => {
+                self.answered(ticket);
+                if let Some(reply) = self.sends.remove(&ticket) {
+                    let _ = reply.send(Err(failure));
+                    return flow;
+                }
+                if let Some(reply) = self.asks.remove(&ticket) {
+                    let _ = reply.send(Err(failure));
+                    return flow;
+                }
+                ClientEvent::Failed { ticket, failure }
+            }
+            event => event,
+        };
+        if listening && let Some(event) = Event::of(event, self.driver.client()) {
+            self.waiting.push_back(event);
+        }
+        flow
+    }
+
+    /// A message has its answer: its place in the window is free.
+    fn answered(&mut self, ticket: Ticket) {
+        if self.unanswered.remove(&ticket) {
+            self.window.add_permits(1);
+        }
+    }
+
+    fn named(&mut self, nick: &str, is_wish: bool) {
+        self.state.send_modify(|state| nick.clone_into(&mut state.nick));
+        if is_wish {
+            self.account.renamed(nick);
+        }
+    }
+
+    fn note(&mut self, event: &ClientEvent) {
+        match event {
+            ClientEvent::Attached(Attached { server, account, nick, .. }) => {
+                let servers = self.driver.client().servers();
+                self.state.send_modify(|state| {
+                    state.server = Some(server.clone());
+                    state.account = Some(*account);
+                    state.nick.clone_from(nick);
+                    state.servers = servers;
+                    state.troubles.clear();
+                });
+                self.save();
+            }
+            ClientEvent::Lost { server, why } => self.state.send_modify(|state| {
+                state.server = None;
+                state.troubles.push((server.to_string(), why.clone()));
+            }),
+            ClientEvent::Unreachable { addr, why } => self.state.send_modify(|state| {
+                state.troubles.retain(|(other, _)| other != addr);
+                state.troubles.push((addr.clone(), why.clone()));
+            }),
+            ClientEvent::Named { nick, taken } => self.named(nick, taken.is_none()),
+            ClientEvent::Ended(why) => self.state.send_modify(|state| {
+                state.server = None;
+                state.ended = Some(why.clone());
+            }),
+            _ => {}
+        }
+    }
+}

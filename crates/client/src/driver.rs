@@ -1,0 +1,298 @@
+//! Drives one [`Client`] over QUIC: its connection, its deadlines, its canaries. No decisions.
+//!
+//! While attached and otherwise silent it sends a byte every 110 ms: where the server's process
+//! has died, its machine's kernel answers that nobody listens, and the client probes at once.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use bytes::BufMut as _;
+use chatty_core::client::{Client, ClientEvent, Command, Config, Conn, Input, Output};
+use chatty_core::session::{Item, Request};
+use chatty_core::time::Time;
+use chatty_core::wire::{DecodeError, Wire as _};
+use chatty_net::frame::FrameError;
+use chatty_net::hint::Hints;
+use chatty_net::{Connection, Endpoint, FrameReader, FrameWriter, RawFrame, RecvStream, Trust};
+
+/// Silence of our own after which a byte is sent. With the probe of 60 ms and a dial of some ten,
+/// an idle client of a killed server is talking again within 200 ms.
+const CANARY_EVERY: Duration = Duration::from_millis(110);
+/// A dial is given up by the machine; this only keeps a forgotten one from staying.
+const DIAL_MAX: Duration = Duration::from_secs(5);
+/// Items taken from one read before the deadlines are looked at again.
+const ITEMS_AT_ONCE: usize = 256;
+
+/// A client on the network. One task owns it and calls [`Self::next`] again and again.
+pub struct Driver {
+    client: Client,
+    endpoint: Endpoint,
+    trust: Trust,
+    hints: Hints,
+    began: Instant,
+    dial: Option<(Conn, Dial)>,
+    link: Option<Link>,
+    scratch: Vec<u8>,
+}
+
+type Dial = Pin<Box<dyn Future<Output = Result<Link, String>> + Send>>;
+
+struct Link {
+    conn: Conn,
+    connection: Connection,
+    addr: SocketAddr,
+    reader: FrameReader<RecvStream>,
+    writer: FrameWriter,
+    canary_at: Instant,
+}
+
+/// What one wait brought.
+enum Happened {
+    Dialed(Result<Link, String>),
+    Frame(Result<Option<RawFrame>, FrameError>),
+    Flushed(Result<(), String>),
+    Hint(SocketAddr),
+    Canary,
+    Timer,
+}
+
+impl Driver {
+    /// A client that dials with this endpoint. Endpoints may be shared by many.
+    pub fn new(endpoint: Endpoint, trust: Trust, config: Config, seed: u64) -> Self {
+        Self {
+            client: Client::new(config, seed),
+            hints: endpoint.hints(),
+            endpoint,
+            trust,
+            began: Instant::now(),
+            dial: None,
+            link: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The machine, to ask it things.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Hands a command over. What it leads to comes out of [`Self::next`].
+    pub fn command(&mut self, command: Command) {
+        self.client.handle(self.now(), Input::Command(command));
+    }
+
+    fn now(&self) -> Time {
+        Time::from_micros(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// What the program is to be told next; waits for it. Cancelling loses nothing. After
+    /// [`ClientEvent::Ended`] nothing comes any more, and this waits for ever.
+    pub async fn next(&mut self) -> ClientEvent {
+        loop {
+            while let Some(output) = self.client.poll_output() {
+                if let Some(event) = self.perform(output) {
+                    return event;
+                }
+            }
+            let happened = self.wait().await;
+            self.take_in(happened);
+            let now = self.now();
+            if self.client.next_deadline().is_some_and(|at| at <= now) {
+                self.client.handle_timeout(now);
+            }
+        }
+    }
+
+    /// What the program is to be told, if something is known already.
+    pub fn next_ready(&mut self) -> Option<ClientEvent> {
+        while let Some(output) = self.client.poll_output() {
+            if let Some(event) = self.perform(output) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    fn perform(&mut self, output: Output) -> Option<ClientEvent> {
+        match output {
+            Output::Emit(event) => return Some(event),
+            Output::Dial(conn, addr) => {
+                let dial = dial(self.endpoint.clone(), self.trust.clone(), conn, addr);
+                self.dial = Some((conn, Box::pin(dial)));
+            }
+            Output::Request(conn, request) => self.push(conn, &request),
+            Output::Hangup(conn) => {
+                self.dial.take_if(|(dialing, _)| *dialing == conn);
+                if let Some(link) = self.link.take_if(|link| link.conn == conn) {
+                    link.connection.close(0u32.into(), b"left");
+                }
+            }
+        }
+        None
+    }
+
+    fn push(&mut self, conn: Conn, request: &Request) {
+        let Some(link) = self.link.as_mut().filter(|link| link.conn == conn) else { return };
+        self.scratch.clear();
+        request.encode_body(&mut self.scratch);
+        let scratch = &self.scratch;
+        let pushed = link.writer.push(request.kind(), |body| body.put_slice(scratch));
+        if let Err(too_long) = pushed {
+            // Texts and lists are bounded far below a frame: only a mad token is that long.
+            self.lose(conn, too_long.to_string());
+        }
+    }
+
+    fn lose(&mut self, conn: Conn, why: String) {
+        if let Some(link) = self.link.take_if(|link| link.conn == conn) {
+            link.connection.close(0u32.into(), why.as_bytes());
+        }
+        self.client.handle(self.now(), Input::Disconnected(conn, why));
+    }
+
+    async fn wait(&mut self) -> Happened {
+        let deadline = self.client.next_deadline();
+        let deadline = deadline.map(|at| self.began + Duration::from_micros(at.as_micros()));
+        let dialing = async {
+            match &mut self.dial {
+                Some((_, dial)) => dial.await,
+                None => std::future::pending().await,
+            }
+        };
+        let Some(link) = &mut self.link else {
+            return tokio::select! {
+                dialed = dialing => Happened::Dialed(dialed),
+                () = until(deadline) => Happened::Timer,
+            };
+        };
+        let flush = async {
+            if link.writer.waiting() == 0 {
+                std::future::pending::<()>().await;
+            }
+            link.writer.flush().await.map_err(|error| error.to_string())
+        };
+        let wake = deadline.map_or(link.canary_at, |at| at.min(link.canary_at));
+        let canary = wake == link.canary_at;
+        tokio::select! { biased;
+            flushed = flush => Happened::Flushed(flushed),
+            frame = link.reader.next() => Happened::Frame(frame),
+            Some(hint) = self.hints.next() => Happened::Hint(hint),
+            () = until(Some(wake)) => if canary { Happened::Canary } else { Happened::Timer },
+        }
+    }
+
+    fn take_in(&mut self, happened: Happened) {
+        match happened {
+            Happened::Dialed(dialed) => {
+                let Some((conn, _)) = self.dial.take() else { return };
+                let input = match dialed {
+                    Ok(link) => {
+                        self.link = Some(link);
+                        Input::Connected(conn)
+                    }
+                    Err(why) => Input::Disconnected(conn, why),
+                };
+                self.client.handle(self.now(), input);
+            }
+            Happened::Frame(Ok(Some(frame))) => self.on_frames(frame),
+            Happened::Frame(none) => {
+                let Some(conn) = self.link.as_ref().map(|link| link.conn) else { return };
+                let why = match none {
+                    Err(error) => error.to_string(),
+                    Ok(_) => "the server ended the session".into(),
+                };
+                self.lose(conn, why);
+            }
+            Happened::Flushed(flushed) => {
+                let Some(link) = &mut self.link else { return };
+                link.canary_at = Instant::now() + CANARY_EVERY;
+                let conn = link.conn;
+                if let Err(why) = flushed {
+                    self.lose(conn, why);
+                }
+            }
+            Happened::Hint(addr) => {
+                let Some(link) = &self.link else { return };
+                if canonical(addr) == canonical(link.addr) {
+                    let conn = link.conn;
+                    self.client.handle(self.now(), Input::Hint(conn));
+                }
+            }
+            Happened::Canary => {
+                let Some(link) = &mut self.link else { return };
+                link.canary_at = Instant::now() + CANARY_EVERY;
+                // A full socket buffer means that other packets are under way: they do as well.
+                let _ = self.endpoint.canary(link.addr);
+            }
+            Happened::Timer => {}
+        }
+    }
+
+    /// Takes in a frame and those that came with it.
+    fn on_frames(&mut self, first: RawFrame) {
+        let now = self.now();
+        let mut next = Some(first);
+        for _ in 0..ITEMS_AT_ONCE {
+            let (Some(frame), Some(link)) = (next.take(), &mut self.link) else { return };
+            let conn = link.conn;
+            match Item::decode(frame.kind, &frame.body) {
+                Ok(item) => self.client.handle(now, Input::Item(conn, item)),
+                // Of a newer version: a sign of life all the same.
+                Err(DecodeError::Unknown(_)) => self.client.handle(now, Input::Heard(conn)),
+                Err(error @ DecodeError::Malformed(_)) => {
+                    return self.lose(conn, error.to_string());
+                }
+            }
+            match link.reader.next_ready() {
+                Ok(frame) => next = frame,
+                Err(error) => return self.lose(conn, error.to_string()),
+            }
+        }
+        // One more was taken out of the reader than this turn may hold.
+        if let (Some(frame), Some(link)) = (next, &self.link) {
+            let conn = link.conn;
+            match Item::decode(frame.kind, &frame.body) {
+                Ok(item) => self.client.handle(now, Input::Item(conn, item)),
+                Err(DecodeError::Unknown(_)) => {}
+                Err(error @ DecodeError::Malformed(_)) => self.lose(conn, error.to_string()),
+            }
+        }
+    }
+}
+
+async fn dial(endpoint: Endpoint, trust: Trust, conn: Conn, addr: String) -> Result<Link, String> {
+    let found = tokio::net::lookup_host(&addr).await.map_err(|error| format!("{addr}: {error}"))?;
+    let mut last = format!("{addr}: no address");
+    for addr in found {
+        let connection = match endpoint.dial_server(addr, &trust, DIAL_MAX).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                last = error.to_string();
+                continue;
+            }
+        };
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        return Ok(Link {
+            conn,
+            connection,
+            addr,
+            reader: FrameReader::new(receive),
+            writer: FrameWriter::new(send),
+            canary_at: Instant::now() + CANARY_EVERY,
+        });
+    }
+    Err(last)
+}
+
+fn canonical(addr: SocketAddr) -> (std::net::IpAddr, u16) {
+    (addr.ip().to_canonical(), addr.port())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,205 @@
+//! Standard output for results, standard error for everything else.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use chatty_client::safe;
+use chatty_client::{Event, Happening, Message, What};
+use chatty_core::session::{ClosedWhy, RoomClosed};
+
+use crate::Trouble;
+use crate::objects::{ClosedObject, EventObject, MessageObject};
+
+/// How results are written.
+#[derive(Clone, Copy, Debug)]
+pub struct Out {
+    form: Form,
+    paint: Paint,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Plain,
+}
+
+/// Whether colours are used: on a terminal, unless the user says no (<https://no-color.org>).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    Colours,
+    None,
+}
+
+impl Paint {
+    pub fn of_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if !unwanted && std::io::stdout().is_terminal() { Self::Colours } else { Self::None }
+    }
+
+    /// Text in a colour of the terminal's palette (`SGR`).
+    pub fn text(self, sgr: &str, text: &str) -> String {
+        match self {
+            Self::Colours => format!("\x1b[{sgr}m{text}\x1b[0m"),
+            Self::None => text.to_owned(),
+        }
+    }
+
+    /// A name, in a colour of its own.
+    pub fn nick(self, nick: &str) -> String {
+        let nick = safe::one_line(nick);
+        let sum = nick.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31) ^ u32::from(byte));
+        let sgr = ["31", "32", "33", "34", "35", "36"][(sum % 6) as usize];
+        self.text(sgr, &nick)
+    }
+
+    /// What is not said by anybody.
+    pub fn quiet(self, text: &str) -> String {
+        self.text("2", text)
+    }
+}
+
+impl Out {
+    pub fn new(json: bool) -> Self {
+        Self { form: if json { Form::Json } else { Form::Plain }, paint: Paint::of_stdout() }
+    }
+
+
+    /// Writes an object, or for a person a line; flushed at once.
+    pub fn put<T: serde::Serialize>(
+        self,
+        object: &T,
+        plain: impl FnOnce(Paint) -> String,
+    ) -> Result<(), Trouble> {
+        let line = match self.form {
+            Form::Json => safe::json(object)?,
+            Form::Plain => plain(self.paint),
+        };
+        let mut stdout = std::io::stdout().lock();
+        // A reader that went away wants no more and no complaint either.
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|_| Trouble::Silent)
+    }
+
+    pub fn message(self, message: &Message) -> Result<(), Trouble> {
+        self.put(&MessageObject::of(message), |paint| message_line(paint, message))
+    }
+
+    pub fn direct(self, message: &Message) -> Result<(), Trouble> {
+        self.put(&MessageObject::direct(message), |paint| message_line(paint, message))
+    }
+
+    pub fn happening(self, happening: &Happening) -> Result<(), Trouble> {
+        self.put(&EventObject::of(happening), |paint| paint.quiet(&happening_line(happening)))
+    }
+
+    pub fn closed(self, closed: &RoomClosed) -> Result<(), Trouble> {
+        self.put(&ClosedObject::of(closed), |paint| paint.quiet(&closed_line(closed)))
+    }
+}
+
+/// `23:31:07 lobby ann: hello`.
+fn message_line(paint: Paint, message: &Message) -> String {
+    let time = paint.quiet(time_of_day(message.time_ms, 0).as_str());
+    let late = if message.late { paint.quiet("(late) ") } else { String::new() };
+    let room = safe::one_line(&message.room);
+    let (nick, text) = (paint.nick(&message.nick), safe::one_line(&message.text));
+    format!("{time} {room} {late}{nick}: {text}")
+}
+
+/// What happened, in words.
+pub fn happening_line(happening: &Happening) -> String {
+    let nick = safe::one_line(&happening.nick);
+    let what = match &happening.what {
+        What::Joined => format!("{nick} joined"),
+        What::Left => format!("{nick} left"),
+        What::Kicked { nick: whom, reason } => {
+            format!("{nick} kicked {}{}", safe::one_line(whom), because(reason))
+        }
+        What::Role { nick: whom, rank } => {
+            format!("{nick} made {} {rank}", safe::one_line(whom))
+        }
+        What::Topic(topic) if topic.is_empty() => format!("{nick} cleared the topic"),
+        What::Topic(topic) => format!("{nick} set the topic: {}", safe::one_line(topic)),
+        What::Created => "the room was made".to_owned(),
+        What::Renamed { before } => format!("{} is now {nick}", safe::one_line(before)),
+    };
+    match &happening.room {
+        Some(room) => format!("{}: {what}", safe::one_line(room)),
+        None => what,
+    }
+}
+
+/// Why a room was closed, in words.
+pub fn closed_line(closed: &RoomClosed) -> String {
+    let room = safe::one_line(&closed.name);
+    match &closed.why {
+        ClosedWhy::Kicked { by, reason } if by.is_empty() => {
+            format!("you are out of {room}{}", because(reason))
+        }
+        ClosedWhy::Kicked { by, reason } => {
+            format!("{} kicked you out of {room}{}", safe::one_line(by), because(reason))
+        }
+        ClosedWhy::Left => format!("you left {room} (another session of yours did)"),
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({})", safe::one_line(reason)) }
+}
+
+/// `HH:MM:SS` at so many minutes east of UTC.
+pub fn time_of_day(unix_ms: u64, offset_minutes: i64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).unwrap_or(0) + offset_minutes * 60;
+    let second = seconds.rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// One line on standard error.
+pub fn complain(text: &str) {
+    note(&format!("chatty: {text}"));
+}
+
+/// One line on standard error; when even that is gone, nobody is left to be told.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", safe::one_line(text));
+}
+
+/// What a person running a command should know of the session's troubles.
+pub fn note_event(event: &Event) {
+    match event {
+        Event::Lost { server, why } => note(&format!("{server}: {why}; going on elsewhere")),
+        Event::Attached(attached) if attached.outage.is_some() => {
+            note(&format!("going on at {}", attached.server));
+        }
+        Event::Attached(attached) if !attached.stale.is_empty() => note(&format!(
+            "{} lacks {} events that were seen elsewhere; they come when it gets them",
+            attached.server,
+            attached.stale.iter().map(|(_, missing)| missing).sum::<u64>()
+        )),
+        Event::Named { nick, taken: Some(taken) } => {
+            note(&format!("somebody else is called {taken}: you are {nick}"));
+        }
+        Event::Notice(text) => note(text),
+        _ => {}
+    }
+}
+
+/// Whether an answer is all there is, on standard error if not.
+pub fn note_complete(complete: bool, unreachable: &[chatty_core::id::Slot]) {
+    if !unreachable.is_empty() {
+        let names: Vec<_> = unreachable.iter().map(|slot| slot.as_str()).collect();
+        note(&format!("unreachable: {}; there may be more", names.join(", ")));
+    } else if !complete {
+        note("not complete: the server is still catching up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_day_wrap_around_midnight() {
+        assert_eq!(time_of_day(0, 0), "00:00:00");
+        assert_eq!(time_of_day(86_399_000, 61), "01:00:59");
+        assert_eq!(time_of_day(0, -90), "22:30:00");
+    }
+}

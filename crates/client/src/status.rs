@@ -1,0 +1,198 @@
+//! `status`: every configured server, asked by itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chatty_client::{
+    Chat, Cluster, ConnectError, Direct, Failure, IdentityAt, LostWhy, Options, Start, safe,
+};
+use chatty_core::session::{Code, Status};
+use serde::Serialize;
+
+use crate::Trouble;
+use crate::args::Args;
+use crate::out::{Out, Paint};
+
+/// A server has this long to take the client and to answer.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+#[derive(Serialize)]
+struct ServerObject {
+    server: String,
+    address: String,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(flatten)]
+    report: Option<Report>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    disk: String,
+    origin: String,
+    uptime_s: u64,
+    sessions: u32,
+    lag: u64,
+    links: Vec<LinkObject>,
+    vector: BTreeMap<String, u64>,
+    rooms: Vec<RoomObject>,
+}
+
+#[derive(Serialize)]
+struct LinkObject {
+    server: String,
+    state: String,
+    rtt_ms: f64,
+    behind: u64,
+}
+
+#[derive(Serialize)]
+struct RoomObject {
+    room: String,
+    messages: u64,
+    digest: String,
+}
+
+impl Report {
+    fn of(status: &Status) -> Self {
+        let link = |link: &chatty_core::session::LinkStatus| LinkObject {
+            server: link.server.to_string(),
+            state: link.state.to_string(),
+            rtt_ms: Duration::from_micros(link.rtt_micros).as_secs_f64() * 1e3,
+            behind: link.behind,
+        };
+        let room = |room: &chatty_core::session::RoomDigest| RoomObject {
+            room: room.room.clone(),
+            messages: room.messages,
+            digest: format!("{:016x}", room.digest),
+        };
+        Self {
+            disk: status.disk.to_string(),
+            origin: status.origin.to_string(),
+            uptime_s: status.uptime_s,
+            sessions: status.sessions,
+            lag: status.lag,
+            links: status.links.iter().map(link).collect(),
+            vector: status
+                .vector
+                .iter()
+                .map(|(log, upto)| (log.origin.to_string(), upto))
+                .collect(),
+            rooms: status.rooms.iter().map(room).collect(),
+        }
+    }
+}
+
+pub async fn run(_args: &Args, cluster: &Cluster, out: Out) -> Result<(), Trouble> {
+    let named = cluster.servers.iter().map(|s| (s.name.to_string(), s.addr.clone()));
+    let seeds = cluster.seeds.iter().map(|addr| (addr.clone(), addr.clone()));
+    let asked: Vec<_> = named
+        .chain(seeds)
+        .map(|(name, addr)| tokio::spawn(ask(cluster.clone(), name, addr)))
+        .collect();
+    let mut answered = 0;
+    for one in asked {
+        let object = one.await?;
+        answered += usize::from(object.state != "down");
+        out.put(&object, |paint| lines(paint, &object))?;
+    }
+    if answered == 0 {
+        return Err(Trouble::Say("no server of the cluster answers".into()));
+    }
+    Ok(())
+}
+
+async fn ask(cluster: Cluster, server: String, address: String) -> ServerObject {
+    let options = Options {
+        nick: None,
+        identity: IdentityAt::Nowhere,
+        start: Start::Only(address.clone()),
+        direct: Direct::Ignore,
+        patience: PATIENCE,
+    };
+    let mut object =
+        ServerObject { server, address, state: "down".into(), reason: None, report: None };
+    let chat = match Chat::start(&cluster, options).await {
+        Ok((chat, _)) => chat,
+        Err(error) => {
+            object.reason = Some(error.to_string());
+            return object;
+        }
+    };
+    match chat.attached().await {
+        Ok(()) => {}
+        Err(ConnectError::NoServer(_)) => {
+            let newest = chat.state().troubles.pop();
+            // It answered, and takes no clients now.
+            if let Some((_, LostWhy::Unable(code, _))) = &newest {
+                object.state = match code {
+                    Code::NotReady => "catching up",
+                    Code::ClockSkew => "clock off",
+                    _ => "busy",
+                }
+                .into();
+            }
+            object.reason = newest.map(|(_, why)| why.to_string());
+            return object;
+        }
+        Err(error) => {
+            object.reason = Some(error.to_string());
+            return object;
+        }
+    }
+    match chat.status().await {
+        Ok(status) => {
+            object.server = status.server.to_string();
+            object.state = status.state.to_string();
+            object.report = Some(Report::of(&status));
+        }
+        Err(failure @ (Failure::Refused(..) | Failure::TimedOut | Failure::Ended)) => {
+            object.reason = Some(failure.to_string());
+        }
+    }
+    chat.leave_cluster().await;
+    object
+}
+
+fn lines(paint: Paint, object: &ServerObject) -> String {
+    let ServerObject { server, address, state, reason, report } = object;
+    let colour = match state.as_str() {
+        "ready" => "32",
+        "down" => "31",
+        _ => "33",
+    };
+    let mut text = format!("{server:<8} {address:<22} {}", paint.text(colour, state));
+    if let Some(reason) = reason {
+        text += &paint.quiet(&format!("  {}", safe::one_line(reason)));
+    }
+    let Some(report) = report else { return text };
+    let events: u64 = report.vector.values().sum();
+    text += &format!(
+        "  up {}, {} clients, {events} events, {} behind",
+        span(report.uptime_s),
+        report.sessions,
+        report.lag
+    );
+    for LinkObject { server, state, rtt_ms, behind } in &report.links {
+        let detail = match state.as_str() {
+            "down" => String::new(),
+            _ => format!("  {rtt_ms:.2} ms, {behind} behind"),
+        };
+        text += &format!("\n  link to {server:<8} {state}{}", paint.quiet(&detail));
+    }
+    for RoomObject { room, messages, digest } in &report.rooms {
+        let room = safe::one_line(room);
+        text += &format!("\n  room {room:<20} {messages:>8} messages  {}", paint.quiet(digest));
+    }
+    text
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

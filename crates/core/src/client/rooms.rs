@@ -1,0 +1,238 @@
+//! The rooms a client has open, and what was told of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{AccountId, RoomId};
+use crate::session::{CloseMode, Line, Mode, Opened, OpenedRoom, RoomOpened, Target};
+use crate::time::{Hlc, Key, Time};
+use crate::vector::Vector;
+
+use super::Client;
+use super::ask::{Answer, Ask};
+use super::io::ClientEvent;
+use super::seen::Seen;
+
+/// [`Event::kind`](crate::event::Event::kind) of a direct message.
+pub(super) const KIND_DIRECT: u16 = 3;
+/// Of a change of name.
+pub(super) const KIND_NICK: u16 = 10;
+/// A line is late when it is older than the newest told of its room by more than this.
+const LATE_MS: u64 = 1000;
+/// Before a room's opening is covered by a token, lines older than the opening by more than this
+/// are history that nobody asked for. Two seconds: the most that servers' clocks may differ.
+const BEFORE_MS: u64 = 2000;
+/// People whose direct messages can be read again after a gap.
+const DIRECTS_MAX: usize = 1024;
+
+/// What the cursor says about a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cover {
+    /// Nothing yet: the room was opened after the newest token.
+    Opening,
+    /// What the cursor does not cover is new.
+    Token,
+}
+
+#[derive(Clone, Debug)]
+struct Room {
+    name: String,
+    since: Hlc,
+    mode: Mode,
+    cover: Cover,
+    seen: Seen,
+    /// The newest line told.
+    newest: Option<Key>,
+}
+
+impl Room {
+    /// Whether a line is older than what this client takes part in.
+    fn is_before(&self, line: &Line) -> bool {
+        self.cover == Cover::Opening
+            && line.event.hlc.ms().saturating_add(BEFORE_MS) < self.since.ms()
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Rooms {
+    open: BTreeMap<RoomId, Room>,
+    /// Direct messages and changes of names, of all people.
+    elsewhere: Seen,
+    elsewhere_newest: BTreeMap<RoomId, Key>,
+    directs: BTreeMap<RoomId, AccountId>,
+    remembered: usize,
+}
+
+impl Rooms {
+    pub(super) fn new(remembered: usize) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            elsewhere: Seen::default(),
+            elsewhere_newest: BTreeMap::new(),
+            directs: BTreeMap::new(),
+            remembered,
+        }
+    }
+
+    pub(super) fn name(&self, room: RoomId) -> Option<&str> {
+        self.open.get(&room).map(|room| room.name.as_str())
+    }
+
+    /// What the attach repeats.
+    pub(super) fn opened(&self) -> Vec<Opened> {
+        let opened = |room: &Room| Opened { room: room.name.clone(), since: room.since };
+        self.open.values().map(opened).collect()
+    }
+
+    /// Takes the rooms of a `Welcome`; returns those to open anew.
+    pub(super) fn welcome(&mut self, rooms: &[OpenedRoom]) -> Vec<(String, u32, Mode)> {
+        let told: BTreeSet<RoomId> = rooms.iter().map(|room| room.id).collect();
+        for opened in rooms {
+            if let Some(room) = self.open.get_mut(&opened.id) {
+                room.since = opened.since;
+                room.name.clone_from(&opened.name);
+            }
+        }
+        let missing = self.open.iter().filter(|(id, _)| !told.contains(id));
+        missing.map(|(_, room)| (room.name.clone(), 0, room.mode)).collect()
+    }
+
+    /// A token covers everything told before it.
+    pub(super) fn covered(&mut self) {
+        for room in self.open.values_mut() {
+            room.cover = Cover::Token;
+        }
+    }
+
+    pub(super) fn close(&mut self, room: RoomId) -> bool {
+        self.open.remove(&room).is_some()
+    }
+
+    /// A room is out of sight once its closing is answered.
+    pub(super) fn done(&mut self, ask: &Ask) {
+        if let Ask::Close { room, mode: CloseMode::Leave | CloseMode::Keep } = ask {
+            self.close(RoomId::public(room));
+        }
+    }
+
+    pub(super) fn note_direct(&mut self, room: RoomId, other: AccountId) {
+        if self.directs.len() >= DIRECTS_MAX && !self.directs.contains_key(&room) {
+            self.directs.pop_first();
+        }
+        self.directs.insert(room, other);
+    }
+
+    /// What to read again after a gap.
+    pub(super) fn target(&self, room: RoomId) -> Option<Target> {
+        let public = self.open.get(&room).map(|room| Target::Room(room.name.clone()));
+        public.or_else(|| self.directs.get(&room).copied().map(Target::Account))
+    }
+
+    /// Whether the client has that line, or need not have it.
+    pub(super) fn has(&self, line: &Line, cursor: &Vector) -> bool {
+        let covered = cursor.covers(line.key().event());
+        match self.open.get(&line.event.room) {
+            // Before the first token the cursor knows nothing of this room.
+            Some(room) if room.cover == Cover::Opening => room.is_before(line),
+            _ => covered,
+        }
+    }
+
+    /// Remembers a line; the event to tell, if it is news.
+    pub(super) fn show(
+        &mut self,
+        line: Line,
+        horizon_ms: u64,
+        cursor: &Vector,
+    ) -> Option<ClientEvent> {
+        let key = line.key();
+        let (seen, newest) = match self.open.get_mut(&line.event.room) {
+            Some(room) => {
+                if room.is_before(&line) {
+                    return None;
+                }
+                (&mut room.seen, &mut room.newest)
+            }
+            None if matches!(line.event.kind, KIND_DIRECT | KIND_NICK) => {
+                return self.show_elsewhere(line, horizon_ms, cursor);
+            }
+            // Of a room just closed: still on its way then.
+            None => return None,
+        };
+        if !seen.insert(&line, self.remembered, cursor) {
+            return None;
+        }
+        let late = is_late(*newest, key);
+        // A clock far ahead would make everybody else's lines late.
+        if key.hlc.ms() <= horizon_ms && newest.is_none_or(|newest| newest < key) {
+            *newest = Some(key);
+        }
+        Some(ClientEvent::Line { line, late })
+    }
+
+    fn show_elsewhere(
+        &mut self,
+        line: Line,
+        horizon_ms: u64,
+        cursor: &Vector,
+    ) -> Option<ClientEvent> {
+        if !self.elsewhere.insert(&line, self.remembered, cursor) {
+            return None;
+        }
+        if line.event.kind != KIND_DIRECT {
+            return Some(ClientEvent::Line { line, late: false });
+        }
+        let (room, key) = (line.event.room, line.key());
+        let newest = self.elsewhere_newest.get(&room).copied();
+        let late = is_late(newest, key);
+        if key.hlc.ms() <= horizon_ms && newest.is_none_or(|newest| newest < key) {
+            if self.elsewhere_newest.len() >= DIRECTS_MAX && newest.is_none() {
+                self.elsewhere_newest.pop_first();
+            }
+            self.elsewhere_newest.insert(room, key);
+        }
+        Some(ClientEvent::Direct { line, late })
+    }
+
+    fn opened_now(&mut self, opened: &RoomOpened, mode: Mode, cursor: &Vector) {
+        let room = self.open.entry(opened.room.id).or_insert_with(|| Room {
+            name: opened.room.name.clone(),
+            since: opened.room.since,
+            mode,
+            cover: Cover::Opening,
+            seen: Seen::default(),
+            newest: None,
+        });
+        room.name.clone_from(&opened.room.name);
+        room.since = opened.room.since;
+        room.mode = mode;
+        for line in &opened.lines {
+            room.seen.insert(line, self.remembered, cursor);
+            room.newest = room.newest.max(Some(line.key()));
+        }
+    }
+}
+
+fn is_late(newest: Option<Key>, key: Key) -> bool {
+    newest.is_some_and(|newest| key.hlc.ms().saturating_add(LATE_MS) < newest.hlc.ms())
+}
+
+impl Client {
+    pub(super) fn on_room_opened(&mut self, now: Time, opened: RoomOpened) {
+        let Some((ticket, ask)) = self.asks.taken(opened.request) else {
+            // Given up meanwhile: the room is open there, so it is closed again.
+            let request = self.request_id();
+            let (room, mode) = (opened.room.name, CloseMode::Keep);
+            let deadline = now + self.config.timing.patience;
+            return self.asks.again(request, Ask::Close { room, mode }, deadline);
+        };
+        let mode = match ask {
+            Ask::Open { mode, .. } => mode,
+            _ => Mode::Watch,
+        };
+        self.rooms.opened_now(&opened, mode, &self.cursor);
+        if let Some(ticket) = ticket {
+            self.emit(ClientEvent::Answered { ticket, answer: Answer::Opened(opened) });
+        }
+    }
+}

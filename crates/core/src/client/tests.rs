@@ -1,0 +1,550 @@
+//! One client against hand-made items; `model` plays whole clusters.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::event::{Body, Event, Msg};
+use crate::id::{ClusterId, Log, Mid, Origin};
+use crate::session::{
+    ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moving, OpenedRoom, Page, Pong,
+    Refused, RoomClosed, RoomOpened, Send, Sent, Shown, Target, TokenBytes,
+};
+use crate::time::{Hlc, Key};
+
+mod model;
+
+const CLOCK_MS: u64 = 1_700_000_000_000;
+const ME: AccountId = AccountId::new(7);
+
+fn at(ms: u64) -> Time {
+    Time::from_micros(ms * 1000)
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::new(name).unwrap()
+}
+
+fn server(name: &str) -> ServerAddr {
+    ServerAddr { name: slot(name), addr: format!("{name}:1") }
+}
+
+fn config() -> Config {
+    Config {
+        servers: ["s1", "s2", "s3"].map(server).to_vec(),
+        roam: Roam::First("s1:1".into()),
+        direct: Direct::Take,
+        ..Config::default()
+    }
+}
+
+fn drain(client: &mut Client) -> Vec<Output> {
+    std::iter::from_fn(|| client.poll_output()).collect()
+}
+
+fn requests(client: &mut Client) -> Vec<Request> {
+    let request = |output| match output {
+        Output::Request(_, Request::Ping(_)) => None,
+        Output::Request(_, request) => Some(request),
+        _ => None,
+    };
+    drain(client).into_iter().filter_map(request).collect()
+}
+
+fn events(client: &mut Client) -> Vec<ClientEvent> {
+    let event = |output| match output {
+        Output::Emit(event) => Some(event),
+        _ => None,
+    };
+    drain(client).into_iter().filter_map(event).collect()
+}
+
+fn sends(client: &mut Client) -> Vec<Send> {
+    let send = |request| match request {
+        Request::Send(send) => Some(send),
+        _ => None,
+    };
+    requests(client).into_iter().filter_map(send).collect()
+}
+
+/// The dial in progress.
+fn dialed(client: &mut Client) -> (Conn, String) {
+    let dial = |output| match output {
+        Output::Dial(conn, addr) => Some((conn, addr)),
+        _ => None,
+    };
+    drain(client).into_iter().find_map(dial).expect("a dial")
+}
+
+fn welcome(name: &str) -> Welcome {
+    Welcome {
+        minor: 0,
+        cluster: ClusterId::new(1),
+        server: slot(name),
+        origin: Origin::new(1),
+        servers: ["s1", "s2", "s3"].map(server).to_vec(),
+        account: ME,
+        nick: "ann".into(),
+        clock_ms: CLOCK_MS,
+        token: vec![1],
+        closed: vec![],
+        rooms: vec![],
+        stale: vec![],
+    }
+}
+
+fn accept(client: &mut Client, ms: u64, conn: Conn, welcome: Welcome) {
+    client.handle(at(ms), Input::Connected(conn));
+    client.handle(at(ms), Input::Item(conn, Item::Welcome(welcome)));
+}
+
+/// A client attached to s1, its outputs drained.
+fn attached() -> (Client, Conn) {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, addr) = dialed(&mut client);
+    assert_eq!(addr, "s1:1");
+    accept(&mut client, 0, conn, welcome("s1"));
+    drain(&mut client);
+    (client, conn)
+}
+
+/// The client's server is gone and the next one answers, at 100 ms.
+fn fail_over(client: &mut Client, conn: Conn, welcome: Welcome) -> Conn {
+    client.handle(at(100), Input::Disconnected(conn, "gone".into()));
+    let (conn, addr) = dialed(client);
+    assert_ne!(addr, "s1:1");
+    accept(client, 100, conn, welcome);
+    conn
+}
+
+fn say(client: &mut Client, ticket: u64, text: &str) {
+    let to = Target::Room("lobby".into());
+    let (ticket, text, level) = (Ticket(ticket), text.to_owned(), Level::Stored);
+    client.handle(at(1), Input::Command(Command::Send { ticket, to, text, level }));
+}
+
+fn sent(send: &Send, level: Level) -> Item {
+    let (request, mid) = (send.request, send.mid);
+    let room = RoomId::public("lobby");
+    Item::Sent(Sent { request, mid, room, key: Key::MIN, level, replicas: 1 })
+}
+
+fn ask(client: &mut Client, ms: u64, ticket: u64, ask: Ask) {
+    client.handle(at(ms), Input::Command(Command::Ask { ticket: Ticket(ticket), ask }));
+}
+
+fn line(origin: u128, seq: u64, ms: u64, text: &str) -> Line {
+    let body = Body::from(Msg { nick: "bob".into(), text: text.into() });
+    let event = Event {
+        seq,
+        hlc: Hlc::at_ms(CLOCK_MS + ms),
+        wall_ms: CLOCK_MS + ms,
+        room: RoomId::public("lobby"),
+        actor: AccountId::new(8),
+        mid: Mid::at(CLOCK_MS + ms, u128::from(seq) << 64 | origin),
+        kind: body.kind(),
+        body: body.encode(),
+    };
+    Line { origin: Origin::new(origin), event: Arc::new(event) }
+}
+
+fn shown(line: &Line) -> Item {
+    Item::Event(Shown { line: line.clone(), late: false })
+}
+
+fn told(line: &Line) -> ClientEvent {
+    ClientEvent::Line { line: line.clone(), late: false }
+}
+
+fn lobby() -> OpenedRoom {
+    OpenedRoom {
+        id: RoomId::public("lobby"),
+        name: "lobby".into(),
+        since: Hlc::at_ms(CLOCK_MS),
+        topic: String::new(),
+    }
+}
+
+/// Opens the lobby and answers with these lines.
+fn open_lobby(client: &mut Client, conn: Conn, lines: Vec<Line>) {
+    let open = Ask::Open { room: "lobby".into(), last: 10, mode: Mode::Watch };
+    ask(client, 2, 99, open);
+    let [Request::Open(open)] = &requests(client)[..] else { panic!("no open") };
+    let opened = RoomOpened {
+        request: open.request,
+        room: lobby(),
+        lines,
+        complete: true,
+        unreachable: vec![],
+    };
+    client.handle(at(2), Input::Item(conn, Item::RoomOpened(opened)));
+    drain(client);
+}
+
+fn token(entries: &[(u128, u64)]) -> Item {
+    let vector = entries.iter().map(|(o, upto)| (Log::of(Origin::new(*o)), *upto)).collect();
+    Item::Token(TokenBytes { token: vec![2], vector })
+}
+
+#[test]
+fn the_first_timeout_dials_and_the_connection_gets_an_attach() {
+    let mut client = Client::new(Config { nick: Some("ann".into()), ..config() }, 1);
+    assert_eq!(client.next_deadline(), Some(Time::default()));
+    client.handle_timeout(at(0));
+    assert_eq!(drain(&mut client), [Output::Dial(Conn(1), "s1:1".into())]);
+    client.handle(at(1), Input::Connected(Conn(1)));
+    let attach = Attach {
+        minor: CLIENT_MINOR,
+        token: vec![],
+        nick: Some("ann".into()),
+        cursor: Vector::new(),
+        rooms: vec![],
+        direct: Direct::Take,
+    };
+    assert_eq!(drain(&mut client), [Output::Request(Conn(1), Request::Attach(attach))]);
+}
+
+#[test]
+fn a_silent_dial_goes_on_with_the_next_server_within_its_time() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    drain(&mut client);
+    client.handle_timeout(at(999));
+    assert_eq!(drain(&mut client), []);
+    client.handle_timeout(at(1000));
+    let outputs = drain(&mut client);
+    assert_eq!(outputs[0], Output::Hangup(Conn(1)));
+    assert!(matches!(&outputs[2], Output::Dial(Conn(2), addr) if addr != "s1:1"), "{outputs:?}");
+}
+
+#[test]
+fn inputs_of_an_older_connection_change_nothing() {
+    let (mut client, old) = attached();
+    let new = fail_over(&mut client, old, welcome("s2"));
+    drain(&mut client);
+    client.handle(
+        at(101),
+        Input::Item(old, Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN })),
+    );
+    client.handle(at(101), Input::Disconnected(old, "late".into()));
+    client.handle(at(101), Input::Hint(old));
+    assert_eq!(drain(&mut client), []);
+    assert!(client.session(new).is_some());
+}
+
+#[test]
+fn silence_is_pinged_and_after_two_seconds_given_up() {
+    let (mut client, _) = attached();
+    for ms in [500, 1000, 1500] {
+        assert_eq!(client.next_deadline(), Some(at(ms)));
+        client.handle_timeout(at(ms));
+        assert!(matches!(&drain(&mut client)[..], [Output::Request(_, Request::Ping(_))]));
+    }
+    client.handle_timeout(at(2000));
+    let lost = ClientEvent::Lost { server: slot("s1"), why: LostWhy::Silent };
+    let outputs = drain(&mut client);
+    assert_eq!(outputs[..2], [Output::Hangup(Conn(1)), Output::Emit(lost)]);
+    assert!(matches!(&outputs[2], Output::Dial(..)), "at once: {outputs:?}");
+}
+
+#[test]
+fn a_client_that_stood_still_asks_before_it_gives_up() {
+    let (mut client, conn) = attached();
+    client.handle_timeout(at(60_000));
+    assert!(matches!(&drain(&mut client)[..], [Output::Request(_, Request::Ping(_))]));
+    assert!(client.session(conn).is_some());
+}
+
+#[test]
+fn a_hint_is_believed_only_when_the_probe_goes_unanswered() {
+    let (mut client, conn) = attached();
+    client.handle(at(10), Input::Hint(conn));
+    let [Output::Request(_, Request::Ping(ping))] = drain(&mut client)[..] else { panic!() };
+    let pong = Pong { request: ping.request, clock_ms: CLOCK_MS };
+    client.handle(at(30), Input::Item(conn, Item::Pong(pong)));
+    client.handle_timeout(at(70));
+    assert_eq!(drain(&mut client), [], "a forged hint costs a ping");
+
+    client.handle(at(80), Input::Hint(conn));
+    let older = Pong { request: ping.request, clock_ms: CLOCK_MS };
+    client.handle(at(81), Input::Item(conn, Item::Pong(older)));
+    drain(&mut client);
+    client.handle_timeout(at(140));
+    let lost = ClientEvent::Lost { server: slot("s1"), why: LostWhy::Dead };
+    assert_eq!(drain(&mut client)[1], Output::Emit(lost));
+}
+
+#[test]
+fn a_fail_over_sends_again_in_order_under_the_same_ids() {
+    let (mut client, conn) = attached();
+    for n in 0..5 {
+        say(&mut client, n, &n.to_string());
+    }
+    let first = sends(&mut client);
+    client.handle(at(5), Input::Item(conn, sent(&first[0], Level::Stored)));
+    client.handle(at(5), Input::Item(conn, sent(&first[1], Level::Replicated)));
+    fail_over(&mut client, conn, welcome("s2"));
+    let again = sends(&mut client);
+    let mids = |sends: &[Send]| sends.iter().map(|send| send.mid).collect::<Vec<_>>();
+    let want = [&first[..1], &first[2..]].concat();
+    assert_eq!(mids(&again), mids(&want), "the replicated one is safe, the stored one is not");
+    assert!(mids(&first).is_sorted(), "ids rise strictly");
+}
+
+#[test]
+fn each_level_is_told_once_and_a_refused_repetition_takes_nothing_back() {
+    let (mut client, conn) = attached();
+    say(&mut client, 1, "hello");
+    let first = sends(&mut client);
+    client.handle(at(4), Input::Item(conn, sent(&first[0], Level::Stored)));
+    let [ClientEvent::Message(state)] = &events(&mut client)[..] else { panic!() };
+    assert_eq!((state.ticket, state.level), (Ticket(1), Level::Stored));
+    assert_eq!(state.elapsed, Duration::from_millis(3));
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    let again = sends(&mut client);
+    let refused = Refused {
+        request: again[0].request,
+        code: Code::Kicked,
+        reason: "kicked".into(),
+        retry_ms: 0,
+    };
+    client.handle(at(101), Input::Item(conn, Item::Refused(refused)));
+    assert_eq!(events(&mut client), []);
+    assert_eq!(client.outstanding(), (0, 0));
+}
+
+#[test]
+fn the_window_holds_back_what_is_not_answered_and_drafts_are_bounded() {
+    let (mut client, conn) = attached();
+    for n in 0..WINDOW_MAX as u64 + 10 {
+        say(&mut client, n, "x");
+    }
+    let first = sends(&mut client);
+    assert_eq!((first.len(), client.sends_free()), (WINDOW_MAX, 0));
+    client.handle(at(2), Input::Item(conn, sent(&first[0], Level::Stored)));
+    assert_eq!(sends(&mut client).len(), 1);
+    for n in 0..5000 {
+        say(&mut client, 1000 + n, "x");
+    }
+    let failed = |event: &ClientEvent| {
+        matches!(event, ClientEvent::Failed { failure: Failure::Refused(Code::Busy, _), .. })
+    };
+    assert!(events(&mut client).iter().any(failed));
+}
+
+#[test]
+fn a_busy_server_is_asked_again_in_order_after_the_time_it_says() {
+    let (mut client, conn) = attached();
+    for n in 0..3 {
+        say(&mut client, n, "x");
+    }
+    let first = sends(&mut client);
+    for send in &first[..2] {
+        let (request, code) = (send.request, Code::Busy);
+        let refused = Refused { request, code, reason: "slow".into(), retry_ms: 50 };
+        client.handle(at(5), Input::Item(conn, Item::Refused(refused)));
+    }
+    say(&mut client, 9, "later");
+    assert_eq!(sends(&mut client), []);
+    client.handle_timeout(at(55));
+    let again: Vec<_> = sends(&mut client).into_iter().map(|send| send.mid).collect();
+    assert_eq!(again[..2], [first[0].mid, first[1].mid]);
+}
+
+#[test]
+fn a_server_that_cannot_write_is_left_with_the_message_in_hand() {
+    let (mut client, conn) = attached();
+    say(&mut client, 1, "x");
+    let first = sends(&mut client);
+    let request = first[0].request;
+    let refused =
+        Refused { request, code: Code::ClockSkew, reason: "clock off".into(), retry_ms: 0 };
+    client.handle(at(5), Input::Item(conn, Item::Refused(refused)));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 6, conn, welcome("s2"));
+    assert_eq!(sends(&mut client)[0].mid, first[0].mid);
+}
+
+#[test]
+fn ids_come_from_the_servers_clock_and_only_once_it_is_known() {
+    let mut client = Client::new(config(), 1);
+    say(&mut client, 1, "early");
+    client.handle_timeout(at(1));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 5, conn, welcome("s1"));
+    assert_eq!(sends(&mut client)[0].mid.unix_ms(), CLOCK_MS);
+    client.handle(at(5), Input::Item(conn, token(&[])));
+    client.handle_timeout(at(505));
+    drain(&mut client);
+    let to = Target::Room("lobby".into());
+    let send = Command::Send { ticket: Ticket(2), to, text: "y".into(), level: Level::Stored };
+    client.handle(at(705), Input::Command(send));
+    assert_eq!(sends(&mut client)[0].mid.unix_ms(), CLOCK_MS + 700);
+}
+
+#[test]
+fn a_line_is_told_once_whatever_a_server_replays() {
+    let (mut client, conn) = attached();
+    let (old, new) = (line(1, 1, 0, "old"), line(1, 2, 10, "new"));
+    open_lobby(&mut client, conn, vec![old.clone()]);
+    client.handle(at(3), Input::Item(conn, shown(&new)));
+    assert_eq!(events(&mut client), [told(&new)]);
+    let rooms = vec![lobby()];
+    let conn = fail_over(&mut client, conn, Welcome { rooms, ..welcome("s2") });
+    drain(&mut client);
+    // The sender repeated `new` at s2, whose log gives it another place.
+    let mut alias = (*new.event).clone();
+    alias.seq = 40;
+    let alias = Line { origin: Origin::new(2), event: Arc::new(alias) };
+    let newest = line(2, 41, 30, "newest");
+    for line in [&old, &alias, &new, &newest] {
+        client.handle(at(101), Input::Item(conn, shown(line)));
+    }
+    assert_eq!(events(&mut client), [told(&newest)]);
+}
+
+#[test]
+fn the_cursor_rises_with_tokens_and_with_lines_after_the_first_token() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    client.handle(at(3), Input::Item(conn, shown(&line(1, 5, 0, "replayed"))));
+    assert_eq!(client.cursor().len(), 0, "other rooms' lines below 5 may still be coming");
+    client.handle(at(4), Input::Item(conn, token(&[(1, 6)])));
+    client.handle(at(4), Input::Item(conn, shown(&line(1, 7, 1, "live"))));
+    let cursor: Vector = [(Log::of(Origin::new(1)), 7)].into_iter().collect();
+    assert_eq!(client.cursor(), &cursor);
+    assert_eq!(client.token(), [2]);
+}
+
+#[test]
+fn history_before_the_opening_is_not_told_when_the_cursor_knows_nothing_of_it() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let rooms = vec![lobby()];
+    let conn = fail_over(&mut client, conn, Welcome { rooms, ..welcome("s2") });
+    drain(&mut client);
+    let mut ancient = (*line(3, 1, 0, "ancient").event).clone();
+    ancient.hlc = Hlc::at_ms(CLOCK_MS - 60_000);
+    let ancient = Line { origin: Origin::new(3), event: Arc::new(ancient) };
+    client.handle(at(101), Input::Item(conn, shown(&ancient)));
+    assert_eq!(events(&mut client), []);
+}
+
+#[test]
+fn a_line_more_than_a_second_older_than_the_newest_is_late() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let newest = line(1, 1, 1500, "newest");
+    let close = line(2, 1, 600, "close");
+    let late = line(2, 2, 499, "late");
+    let mad = line(3, 1, 3_600_000, "clock an hour ahead");
+    for line in [&newest, &mad, &close, &late] {
+        client.handle(at(1500), Input::Item(conn, shown(line)));
+    }
+    let late = ClientEvent::Line { line: late, late: true };
+    assert_eq!(events(&mut client), [told(&newest), told(&mad), told(&close), late]);
+}
+
+#[test]
+fn a_gap_is_read_again_and_the_cursor_waits_for_it() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![line(1, 1, 0, "a")]);
+    client.handle(at(3), Input::Item(conn, token(&[(1, 1)])));
+    let room = RoomId::public("lobby");
+    client.handle(at(4), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
+    let live = line(1, 5, 50, "e");
+    client.handle(at(5), Input::Item(conn, shown(&live)));
+    client.handle(at(5), Input::Item(conn, token(&[(1, 5)])));
+    let outputs = drain(&mut client);
+    assert!(outputs.contains(&Output::Emit(told(&live))), "live lines do not wait");
+    assert_eq!(client.cursor().upto(Log::of(Origin::new(1))), 1);
+
+    let asked = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Request(_, Request::History(history)) => Some(history.clone()),
+            _ => None,
+        })
+    };
+    let history = asked(&outputs).expect("the room is read again");
+    let page = |history: &History, lines, more| {
+        let request = history.request;
+        Item::Page(Page { request, lines, more, complete: true, unreachable: vec![] })
+    };
+    let (b, c, d) = (line(1, 2, 10, "b"), line(1, 3, 20, "c"), line(1, 4, 30, "d"));
+    let lines = vec![d.clone(), live];
+    client.handle(at(6), Input::Item(conn, page(&history, lines, true)));
+    let history = asked(&drain(&mut client)).expect("the page before");
+    assert_eq!(history.before, Some(d.key()));
+    let lines = vec![line(1, 1, 0, "a"), b.clone(), c.clone()];
+    client.handle(at(7), Input::Item(conn, page(&history, lines, false)));
+    assert_eq!(events(&mut client), [told(&b), told(&c), told(&d)]);
+    assert_eq!(client.cursor().upto(Log::of(Origin::new(1))), 5);
+}
+
+#[test]
+fn a_kicked_session_stays_out_across_a_fail_over() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let why = ClosedWhy::Kicked { by: "bob".into(), reason: "enough".into() };
+    let closed = RoomClosed { room: RoomId::public("lobby"), name: "lobby".into(), why };
+    let conn =
+        fail_over(&mut client, conn, Welcome { closed: vec![closed.clone()], ..welcome("s2") });
+    let outputs = drain(&mut client);
+    assert!(outputs.contains(&Output::Emit(ClientEvent::RoomClosed(closed))));
+    let open = |output: &Output| matches!(output, Output::Request(_, Request::Open(_)));
+    assert!(!outputs.iter().any(open), "only its user may join again");
+    client.handle(at(102), Input::Disconnected(conn, "gone".into()));
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(103), Input::Connected(conn));
+    let [Request::Attach(attach)] = &requests(&mut client)[..] else { panic!() };
+    assert_eq!(attach.rooms, []);
+}
+
+#[test]
+fn a_stopping_server_hands_over_without_an_error() {
+    let (mut client, conn) = attached();
+    let moving = Moving { servers: vec![server("s3")] };
+    client.handle(at(10), Input::Item(conn, Item::Leaving(moving)));
+    assert_eq!(drain(&mut client), [Output::Hangup(conn), Output::Dial(Conn(2), "s3:1".into())]);
+}
+
+#[test]
+fn an_unanswered_ask_goes_to_the_next_server_and_ends_at_its_deadline() {
+    let (mut client, conn) = attached();
+    ask(&mut client, 1, 5, Ask::Rooms);
+    assert_eq!(requests(&mut client).len(), 1);
+    fail_over(&mut client, conn, welcome("s2"));
+    assert!(matches!(&requests(&mut client)[..], [Request::Attach(_), Request::Rooms(_)]));
+    client.handle_timeout(at(10_001));
+    let failed = ClientEvent::Failed { ticket: Ticket(5), failure: Failure::TimedOut };
+    assert!(events(&mut client).contains(&failed));
+}
+
+#[test]
+fn a_goodbye_ends_once_answered_and_everything_open_is_told() {
+    let (mut client, conn) = attached();
+    ask(&mut client, 1, 5, Ask::Rooms);
+    client.handle(at(2), Input::Command(Command::Detach));
+    let sent = requests(&mut client);
+    let Some(Request::Detach(plain)) = sent.last() else { panic!() };
+    client.handle(at(3), Input::Item(conn, Item::Done(*plain)));
+    let failed = ClientEvent::Failed { ticket: Ticket(5), failure: Failure::Ended };
+    assert_eq!(
+        drain(&mut client),
+        [Output::Hangup(conn), Output::Emit(failed), Output::Emit(ClientEvent::Ended(None))]
+    );
+    assert_eq!((client.is_ended(), client.next_deadline()), (true, None));
+}
+
+#[test]
+fn a_foreign_token_ends_the_client_with_the_reason() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(1), Input::Connected(conn));
+    let (request, code) = (RequestId(0), Code::BadToken);
+    let refused = Refused { request, code, reason: "not ours".into(), retry_ms: 0 };
+    client.handle(at(2), Input::Item(conn, Item::Refused(refused)));
+    let ended = ClientEvent::Ended(Some(Failure::Refused(code, "not ours".into())));
+    assert_eq!(events(&mut client), [ended]);
+}

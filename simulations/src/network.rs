@@ -1,0 +1,358 @@
+//! Connections between servers (cables) and from clients (lines): ordered by class, delayed with
+//! jitter, held while a way is blocked (a transport sends again), lost when the connection ends.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chatty_core::client::Conn;
+use chatty_core::frame::{Class, Frame};
+use chatty_core::id::{LinkId, SessionId};
+use chatty_core::io::{Input, Peer};
+use chatty_core::session::{Item, Request};
+use chatty_core::time::Time;
+
+use crate::world::{Action, World};
+
+/// A connection between two servers.
+#[derive(Clone, Debug)]
+pub(crate) struct Cable {
+    pub(crate) ends: [usize; 2],
+    pub(crate) runs: [u64; 2],
+    pub(crate) up: [bool; 2],
+    /// When the last frame of each class arrives at each end.
+    last: [[Time; 4]; 2],
+    held: [VecDeque<(Class, Arc<Frame>, usize)>; 2],
+}
+
+/// A client's connection; its number is the server's session.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) person: usize,
+    pub(crate) conn: Conn,
+    pub(crate) server: usize,
+    pub(crate) run: u64,
+    pub(crate) up_at_server: bool,
+    pub(crate) up_at_client: bool,
+    last_request: Time,
+    last_item: Time,
+    held_items: VecDeque<(Arc<Item>, usize)>,
+    held_requests: VecDeque<Request>,
+}
+
+impl World {
+    pub(crate) fn delay(&mut self) -> u64 {
+        let (least, jitter) = self.swarm.delay_micros;
+        least + self.rng.below(jitter)
+    }
+
+    pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocked.contains_key(&(from, to))
+    }
+
+    fn side(cable: &Cable, server: usize) -> usize {
+        usize::from(cable.ends[1] == server)
+    }
+
+    /// Servers without a connection make one, if they can reach each other.
+    pub(crate) fn redial(&mut self) {
+        self.later(100_000, Action::Redial);
+        for a in 0..self.servers.len() {
+            for b in a + 1..self.servers.len() {
+                let can = |world: &Self, n: usize| {
+                    world.servers[n].is_alive() && !world.servers[n].is_paused(world.time)
+                };
+                let reachable = can(self, a)
+                    && can(self, b)
+                    && !self.is_blocked(a, b)
+                    && !self.is_blocked(b, a);
+                let linked = self.cables.values().any(|cable| {
+                    cable.ends == [a, b]
+                        && cable.runs == [self.servers[a].run, self.servers[b].run]
+                        && cable.up == [true, true]
+                });
+                if reachable && !linked && self.rng.one_in(2) {
+                    self.connect(a, b);
+                }
+            }
+        }
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        let old: Vec<u64> =
+            self.cables.iter().filter(|(_, c)| c.ends == [a, b]).map(|(id, _)| *id).collect();
+        for id in old {
+            for end in [a, b] {
+                self.tell_link(id, end, Input::LinkDown(LinkId(id)));
+            }
+            self.cables.remove(&id);
+        }
+        let id = self.next_id();
+        let runs = [self.servers[a].run, self.servers[b].run];
+        self.cables.insert(
+            id,
+            Cable {
+                ends: [a, b],
+                runs,
+                up: [false, false],
+                last: [[self.time; 4]; 2],
+                held: Default::default(),
+            },
+        );
+        for to in [a, b] {
+            let delay = self.delay();
+            self.later(delay, Action::CableUp { cable: id, to });
+        }
+    }
+
+    pub(crate) fn on_cable_up(&mut self, id: u64, to: usize) {
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, to);
+        let other = cable.ends[1 - side];
+        let alive = self.servers[to].run == cable.runs[side]
+            && self.servers[to].is_alive()
+            && self.servers[other].run == cable.runs[1 - side];
+        if !alive {
+            return;
+        }
+        cable.up[side] = true;
+        let far = &self.servers[other];
+        let peer = Peer {
+            slot: far.slot.clone(),
+            generation: far.generation,
+            server: far.id,
+            origin: far.origin,
+        };
+        self.give(to, Input::LinkUp(LinkId(id), peer));
+    }
+
+    /// Tells a server something of a link, if that end is up in its present run.
+    pub(crate) fn tell_link(&mut self, id: u64, to: usize, input: Input) {
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, to);
+        if !cable.up[side] || cable.runs[side] != self.servers[to].run {
+            return;
+        }
+        if matches!(input, Input::LinkDown(_)) {
+            cable.up[side] = false;
+        }
+        self.give(to, input);
+    }
+
+    pub(crate) fn on_cable_down(&mut self, id: u64, to: usize) {
+        self.tell_link(id, to, Input::LinkDown(LinkId(id)));
+    }
+
+    /// A server closed its end: the other learns of it, if the word gets through.
+    pub(crate) fn hang_up(&mut self, id: u64, server: usize) {
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, server);
+        let other = cable.ends[1 - side];
+        cable.up[side] = false;
+        if !self.is_blocked(server, other) {
+            let delay = self.delay();
+            self.later(delay, Action::CableDown { cable: id, to: other });
+        }
+    }
+
+    pub(crate) fn send_frame(
+        &mut self,
+        id: u64,
+        from: usize,
+        class: Class,
+        frame: &Arc<Frame>,
+        cost: usize,
+    ) {
+        let delay = self.delay();
+        let time = self.time;
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, from);
+        if !cable.up[side] {
+            return;
+        }
+        let to = cable.ends[1 - side];
+        let nth = Class::ALL.iter().position(|c| *c == class).unwrap_or(0);
+        let last = &mut cable.last[1 - side][nth];
+        *last = (*last).max(time + std::time::Duration::from_micros(delay));
+        let at = *last;
+        self.at(at, Action::Frame { cable: id, to, class, frame: frame.clone(), cost });
+    }
+
+    pub(crate) fn on_frame(
+        &mut self,
+        id: u64,
+        to: usize,
+        class: Class,
+        frame: &Arc<Frame>,
+        cost: usize,
+    ) {
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, to);
+        let from = cable.ends[1 - side];
+        if self.blocked.contains_key(&(from, to)) || !cable.held[side].is_empty() {
+            cable.held[side].push_back((class, frame.clone(), cost));
+            return;
+        }
+        self.tell_link(id, from, Input::Wrote(LinkId(id), class, cost));
+        self.tell_link(id, to, Input::Frame(LinkId(id), (**frame).clone()));
+    }
+
+    /// The queue of a slow link is dropped by its owner.
+    pub(crate) fn drop_queue(&mut self, id: u64, from: usize, class: Class) {
+        if let Some(cable) = self.cables.get_mut(&id) {
+            let side = Self::side(cable, from);
+            cable.held[1 - side].retain(|(of, ..)| *of != class);
+        }
+    }
+
+    pub(crate) fn block(&mut self, from: usize, to: usize) {
+        *self.blocked.entry((from, to)).or_insert(0) += 1;
+    }
+
+    /// A way is free again: what was held arrives, in order.
+    pub(crate) fn unblock(&mut self, from: usize, to: usize) {
+        if let Some(count) = self.blocked.get_mut(&(from, to)) {
+            *count -= 1;
+            if *count > 0 {
+                return;
+            }
+            self.blocked.remove(&(from, to));
+        }
+        let ids: Vec<u64> = self.cables.keys().copied().collect();
+        for id in ids {
+            let Some(cable) = self.cables.get_mut(&id) else { continue };
+            let side = Self::side(cable, to);
+            if cable.ends[side] != to || cable.ends[1 - side] != from {
+                continue;
+            }
+            for (class, frame, cost) in std::mem::take(&mut cable.held[side]) {
+                self.at(self.time, Action::Frame { cable: id, to, class, frame, cost });
+            }
+        }
+    }
+
+    /// A client dials.
+    pub(crate) fn on_dial(&mut self, person: usize, conn: u64, server: usize) {
+        let target = &self.servers[server];
+        if self.people[person].is_cut() || target.is_paused(self.time) {
+            return; // nothing answers
+        }
+        if !target.is_alive() {
+            if self.rng.one_in(2) {
+                let delay = self.delay();
+                self.later(delay, Action::Disconnected { person, conn });
+            }
+            return;
+        }
+        let run = target.run;
+        let id = self.next_id();
+        let line = Line {
+            person,
+            conn: Conn(conn),
+            server,
+            run,
+            up_at_server: true,
+            up_at_client: true,
+            last_request: self.time,
+            last_item: self.time,
+            held_items: VecDeque::new(),
+            held_requests: VecDeque::new(),
+        };
+        self.lines.insert(id, line);
+        self.give(server, Input::SessionUp(SessionId(id)));
+        self.connected(person, Conn(conn));
+    }
+
+    pub(crate) fn line_of(&self, person: usize, conn: Conn) -> Option<u64> {
+        let mut lines = self.lines.iter().rev();
+        lines.find(|(_, line)| line.person == person && line.conn == conn).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn send_request(&mut self, id: u64, request: Request) {
+        let delay = self.delay();
+        let time = self.time;
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.last_request = line.last_request.max(time + std::time::Duration::from_micros(delay));
+        let at = line.last_request;
+        self.at(at, Action::Request { line: id, request });
+    }
+
+    pub(crate) fn on_request(&mut self, id: u64, request: Request) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        if self.people[line.person].is_cut() || !line.held_requests.is_empty() {
+            line.held_requests.push_back(request);
+            return;
+        }
+        self.session_input(id, |session| Input::Request(session, request));
+    }
+
+    pub(crate) fn send_item(&mut self, id: u64, item: &Arc<Item>, cost: usize) {
+        let delay = self.delay();
+        let time = self.time;
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.last_item = line.last_item.max(time + std::time::Duration::from_micros(delay));
+        let at = line.last_item;
+        self.at(at, Action::Item { line: id, item: item.clone(), cost });
+    }
+
+    pub(crate) fn on_item(&mut self, id: u64, item: &Arc<Item>, cost: usize) -> Result<(), String> {
+        let Some(line) = self.lines.get_mut(&id) else { return Ok(()) };
+        if self.people[line.person].is_cut() || !line.held_items.is_empty() {
+            line.held_items.push_back((item.clone(), cost));
+            return Ok(());
+        }
+        let (person, conn, up) = (line.person, line.conn, line.up_at_client);
+        self.session_input(id, |session| Input::Drained(session, cost));
+        if up { self.told(person, conn, (**item).clone()) } else { Ok(()) }
+    }
+
+    /// A server ends a session after what is queued.
+    pub(crate) fn close_line(&mut self, id: u64) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.up_at_server = false;
+        let (person, conn, at) = (line.person, line.conn.0, line.last_item);
+        self.at(at.max(self.time), Action::Disconnected { person, conn });
+        self.give_down(id);
+    }
+
+    fn give_down(&mut self, id: u64) {
+        let Some(line) = self.lines.get(&id) else { return };
+        let (server, run) = (line.server, line.run);
+        if self.servers[server].run == run {
+            self.give(server, Input::SessionDown(SessionId(id)));
+        }
+    }
+
+    /// A client dropped its connection: the server hears of it, or notices after the idle time.
+    pub(crate) fn client_hung_up(&mut self, id: u64) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.up_at_client = false;
+        let person = line.person;
+        let delay = if self.people[person].is_cut() { 10_000_000 } else { self.delay() };
+        self.later(delay, Action::SessionDown { line: id });
+    }
+
+    pub(crate) fn on_session_down(&mut self, id: u64) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        if std::mem::replace(&mut line.up_at_server, false) {
+            self.give_down(id);
+        }
+        self.lines.remove(&id);
+    }
+
+    /// A client is reached again: what was held arrives, in order.
+    pub(crate) fn release_lines(&mut self, person: usize) {
+        let ids: Vec<u64> =
+            self.lines.iter().filter(|(_, l)| l.person == person).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(line) = self.lines.get_mut(&id) else { continue };
+            let items = std::mem::take(&mut line.held_items);
+            let requests = std::mem::take(&mut line.held_requests);
+            for (item, cost) in items {
+                self.at(self.time, Action::Item { line: id, item, cost });
+            }
+            for request in requests {
+                self.at(self.time, Action::Request { line: id, request });
+            }
+        }
+    }
+}

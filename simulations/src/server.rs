@@ -1,0 +1,345 @@
+//! A server in the world: the real core over a virtual disk, and what its driver would do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chatty_core::config::{Config, Me, Timing};
+use chatty_core::event::Identity;
+use chatty_core::frame::Frame;
+use chatty_core::id::{
+    ClusterId, Generation, LinkId, Log, Origin, PersistToken, ReadToken, ServerId, SessionId, Slot,
+};
+use chatty_core::io::{Input, Output};
+use chatty_core::replica::Replica;
+use chatty_core::rng::Rng;
+use chatty_core::session::{Item, Level, ServerAddr};
+use chatty_core::store::{Batch, Query};
+use chatty_core::time::Time;
+use chatty_core::token::TokenKey;
+
+use crate::disk::Disk;
+use crate::world::{Action, World};
+
+/// A server.
+pub(crate) struct Server {
+    pub(crate) slot: Slot,
+    pub(crate) generation: Generation,
+    pub(crate) id: ServerId,
+    pub(crate) origin: Origin,
+    /// How many times it started.
+    pub(crate) run: u64,
+    pub(crate) disk: Disk,
+    /// Disks the slot had before.
+    lost_disks: Vec<Disk>,
+    pub(crate) replica: Option<Replica>,
+    last_origin: Option<Origin>,
+    inbox: VecDeque<Input>,
+    tick_at: Option<Time>,
+    paused_until: Option<Time>,
+    pub(crate) skew_ms: i64,
+    pub(crate) slow: bool,
+    saving: Option<(PersistToken, Arc<Batch>)>,
+    cluster: Vec<ServerAddr>,
+}
+
+pub(crate) fn slot_of(n: usize) -> Slot {
+    Slot::new(format!("s{}", n + 1)).unwrap_or_else(|name| panic!("{name} is no slot"))
+}
+
+pub(crate) fn addr_of(n: usize) -> String {
+    format!("s{}:7", n + 1)
+}
+
+impl Server {
+    pub(crate) fn new(n: usize, all: usize, rng: &mut Rng) -> Self {
+        let cluster = (0..all).map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) }).collect();
+        Self {
+            slot: slot_of(n),
+            generation: 1,
+            id: ServerId::new(rng.bits128()),
+            origin: Origin::new(0),
+            run: 0,
+            disk: Disk::default(),
+            lost_disks: Vec::new(),
+            replica: None,
+            last_origin: None,
+            inbox: VecDeque::new(),
+            tick_at: None,
+            paused_until: None,
+            skew_ms: 0,
+            slow: false,
+            saving: None,
+            cluster,
+        }
+    }
+
+    pub(crate) const fn is_alive(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    pub(crate) fn is_paused(&self, now: Time) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
+    }
+
+    pub(crate) const fn pause(&mut self, until: Time) {
+        self.paused_until = Some(until);
+    }
+
+    pub(crate) const fn resume(&mut self) {
+        self.paused_until = None;
+    }
+
+    /// Whether this slot has a message, on its disk or on one that was lost since.
+    pub(crate) fn ever_had(&self, identity: &Identity) -> bool {
+        self.disk.has(identity) || self.lost_disks.iter().any(|disk| disk.has(identity))
+    }
+
+    /// Loses the disk; the authority gives the slot its next certificate.
+    pub(crate) fn lose_disk(&mut self, rng: &mut Rng) {
+        self.lost_disks.push(std::mem::take(&mut self.disk));
+        self.generation += 1;
+        self.id = ServerId::new(rng.bits128());
+        self.last_origin = None;
+    }
+}
+
+impl World {
+    pub(crate) fn start_server(&mut self, n: usize) {
+        if self.servers[n].is_alive() {
+            return;
+        }
+        let now = self.now_of(n);
+        let seed = self.rng.bits();
+        let origin = Origin::at(now.wall_ms, self.rng.bits128());
+        let server = &mut self.servers[n];
+        let prev = server.last_origin.map(|o| (o, server.disk.upto(Log::of(o))));
+        server.origin = origin;
+        server.last_origin = Some(origin);
+        server.run += 1;
+        server.inbox.clear();
+        server.tick_at = None;
+        server.saving = None;
+        let config = Config {
+            me: Me {
+                cluster: ClusterId::new(1),
+                slot: server.slot.clone(),
+                generation: server.generation,
+                server: server.id,
+                origin,
+                prev,
+                addr: addr_of(n),
+            },
+            servers: server.cluster.clone(),
+            token_key: TokenKey::new([1; 32]),
+            feeds: self.swarm.feeds,
+            timing: Timing::default(),
+            limits: self.swarm.limits.clone(),
+        };
+        server.replica = Some(Replica::new(config, &server.disk.load(), seed, now));
+        self.tick_soon(n);
+    }
+
+    /// Something for a server's loop.
+    pub(crate) fn give(&mut self, n: usize, input: Input) {
+        if self.servers[n].is_alive() {
+            self.servers[n].inbox.push_back(input);
+            self.tick_soon(n);
+        }
+    }
+
+    fn tick_soon(&mut self, n: usize) {
+        let at = self.time + Duration::from_micros(self.rng.below(200));
+        self.tick_by(n, at);
+    }
+
+    fn tick_by(&mut self, n: usize, at: Time) {
+        let server = &mut self.servers[n];
+        let at = server.paused_until.map_or(at, |until| at.max(until));
+        if server.tick_at.is_none_or(|due| due > at) {
+            server.tick_at = Some(at);
+            let run = server.run;
+            self.at(at, Action::Tick { server: n, run });
+        }
+    }
+
+    /// A turn of a server's loop.
+    pub(crate) fn tick(&mut self, n: usize, run: u64) -> Result<(), String> {
+        let now = self.now_of(n);
+        let server = &mut self.servers[n];
+        if server.run != run || server.tick_at != Some(self.time) {
+            return Ok(());
+        }
+        server.tick_at = None;
+        if let Some(until) = server.paused_until.filter(|until| *until > self.time) {
+            self.tick_by(n, until);
+            return Ok(());
+        }
+        let Some(mut replica) = server.replica.take() else { return Ok(()) };
+        for input in std::mem::take(&mut server.inbox) {
+            replica.handle(now, input);
+        }
+        if replica.next_deadline().is_some_and(|at| at <= now.time) {
+            replica.handle_timeout(now);
+        }
+        replica.flush(now);
+        let mut outputs = Vec::new();
+        while let Some(output) = replica.poll_output() {
+            outputs.push(output);
+        }
+        replica.assert_invariants();
+        let deadline = replica.next_deadline();
+        self.servers[n].replica = Some(replica);
+        for output in outputs {
+            self.perform(n, output)?;
+        }
+        if let Some(at) = deadline {
+            self.tick_by(n, at.max(self.time + Duration::from_micros(1)));
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, n: usize, output: Output) -> Result<(), String> {
+        let run = self.servers[n].run;
+        match output {
+            Output::Send { links, class, frame, cost } => {
+                self.check_haves(n, &frame)?;
+                for LinkId(cable) in links {
+                    self.send_frame(cable, n, class, &frame, cost);
+                }
+            }
+            Output::DropQueue(LinkId(cable), class) => self.drop_queue(cable, n, class),
+            Output::Close(LinkId(cable), _) => self.hang_up(cable, n),
+            Output::Persist(token, batch) => {
+                let (least, jitter) = self.swarm.fsync_micros;
+                let slow = if self.servers[n].slow { 500_000 } else { 0 };
+                let micros = least + slow + self.rng.below(jitter);
+                assert!(self.servers[n].saving.is_none(), "one write at a time");
+                self.servers[n].saving = Some((token, batch));
+                self.later(micros, Action::Persisted { server: n, run, token });
+            }
+            Output::Read(token, query) => {
+                let micros = 50 + self.rng.below(3000);
+                self.later(micros, Action::Read { server: n, run, token, query });
+            }
+            Output::Deliver { sessions, item, cost } => {
+                self.check_said(n, &sessions, &item)?;
+                for SessionId(line) in sessions {
+                    self.send_item(line, &item, cost);
+                }
+            }
+            Output::CloseSession(SessionId(line)) => self.close_line(line),
+            Output::Log(..) => {}
+        }
+        Ok(())
+    }
+
+    /// What a server announces is on its disk.
+    fn check_haves(&self, n: usize, frame: &Frame) -> Result<(), String> {
+        let (Frame::Have(haves) | Frame::Vector(haves)) = frame else { return Ok(()) };
+        for have in &haves.haves {
+            let upto = self.servers[n].disk.upto(have.log);
+            if have.upto > upto {
+                return Err(format!(
+                    "{} announced {} events of {}, its disk holds {upto}",
+                    self.servers[n].slot, have.upto, have.log
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a server says of a message is so.
+    fn check_said(&self, n: usize, sessions: &[SessionId], item: &Item) -> Result<(), String> {
+        match item {
+            Item::Event(shown) => {
+                let log = shown.line.key().event().log;
+                if self.servers[n].disk.upto(log) < shown.line.event.seq {
+                    return Err(format!("{} showed what it had not synced", self.servers[n].slot));
+                }
+            }
+            Item::Sent(sent) if sent.level == Level::Replicated => {
+                for line in sessions.iter().filter_map(|id| self.lines.get(&id.0)) {
+                    let Some(account) = self.people[line.person].account() else { continue };
+                    let identity = Identity { room: sent.room, account, mid: sent.mid };
+                    let disks =
+                        self.servers.iter().filter(|server| server.ever_had(&identity)).count();
+                    if disks <= self.servers.len() / 2 {
+                        return Err(format!(
+                            "{} called a message replicated that is on {disks} disks",
+                            self.servers[n].slot
+                        ));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_persisted(&mut self, n: usize, run: u64, token: PersistToken) {
+        let server = &mut self.servers[n];
+        if server.run != run || !server.is_alive() {
+            return;
+        }
+        let Some((_, batch)) = server.saving.take_if(|(saving, _)| *saving == token) else {
+            return;
+        };
+        let committed = server.disk.commit(&batch);
+        self.give(n, Input::Persisted(token, committed));
+    }
+
+    pub(crate) fn on_read(&mut self, n: usize, run: u64, token: ReadToken, query: &Query) {
+        let server = &self.servers[n];
+        if server.run == run && server.is_alive() {
+            let rows = server.disk.read(query);
+            self.give(n, Input::ReadDone(token, rows));
+        }
+    }
+
+    /// The process ends at once. A write under way happened or not; both must do.
+    pub(crate) fn kill(&mut self, n: usize) {
+        let written = self.rng.one_in(2);
+        let server = &mut self.servers[n];
+        if !server.is_alive() {
+            return;
+        }
+        server.replica = None;
+        server.paused_until = None;
+        if let Some((_, batch)) = server.saving.take()
+            && written
+        {
+            server.disk.commit(&batch);
+        }
+        let run = server.run;
+        let cables: Vec<(u64, usize)> = self
+            .cables
+            .iter()
+            .filter_map(|(id, c)| {
+                let side = c.ends.iter().position(|end| *end == n)?;
+                (c.runs[side] == run).then_some((*id, c.ends[1 - side]))
+            })
+            .collect();
+        for (cable, to) in cables {
+            if self.rng.one_in(2) {
+                let delay = self.rng.below(500_000);
+                self.later(delay, Action::LinkHint { cable, to });
+            }
+        }
+        let lines: Vec<(usize, u64)> = self
+            .lines
+            .values_mut()
+            .filter(|line| line.server == n && line.run == run)
+            .map(|line| {
+                line.up_at_server = false;
+                (line.person, line.conn.0)
+            })
+            .collect();
+        for (person, conn) in lines {
+            if !self.rng.one_in(4) {
+                let delay = self.rng.below(120_000);
+                self.later(delay, Action::ClientHint { person, conn });
+            }
+        }
+    }
+}
