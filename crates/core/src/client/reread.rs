@@ -1,7 +1,7 @@
 //! Reading a room again after a gap.
 //!
 //! A server drops lines rather than wait for a slow client, and says so. The client then pages
-//! back until it meets what its cursor covers, and tells what is new, oldest first. Meanwhile the
+//! back until it meets what its tokens cover, and tells what is new, oldest first. Meanwhile the
 //! cursor stands still: a fail-over in between must find it below the gap.
 
 use std::collections::BTreeMap;
@@ -122,12 +122,12 @@ impl Client {
     pub(super) fn on_reread_page(&mut self, now: Time, page: Page) {
         let Some(room) = self.rereads.room_of(page.request) else { return };
         let Some(reread) = self.rereads.rooms.get_mut(&room) else { return };
-        let met = page.lines.iter().all(|line| self.rooms.has(line, &self.cursor));
+        let met = page.lines.iter().all(|line| self.rooms.has(line, &self.base));
         reread.pages += 1;
         if let Some(first) = page.lines.first() {
             reread.before = Some(first.key());
         }
-        let missing = page.lines.into_iter().filter(|line| !self.rooms.has(line, &self.cursor));
+        let missing = page.lines.into_iter().filter(|line| !self.rooms.has(line, &self.base));
         reread.lines.extend(missing);
         let enough = reread.pages >= PAGES_MAX;
         if !met && page.more && !enough {
@@ -153,6 +153,7 @@ impl Client {
     pub(super) fn thaw(&mut self) {
         if self.rereads.is_empty() && !self.rereads.held.is_empty() {
             let held = std::mem::take(&mut self.rereads.held);
+            self.base.join(&held);
             self.cursor.join(&held);
             self.rooms.covered();
         }
