@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, global = true, value_name = "NAME|ADDR")]
     pub server: Option<String>,
 
-    /// The name to go by (else $CHATTY_NICK, else the account's own, else the login name).
+    /// Who you are: finds your account, and names a new one (else $CHATTY_NICK, else the login).
     #[arg(long, global = true)]
     nick: Option<String>,
 

@@ -36,7 +36,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// How to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The name to go by; `None`: that of the account, for a new one `$CHATTY_NICK` or the login.
+    /// Who: finds the account in the state folder, and names a new one (an old one keeps its
+    /// name, see [`Chat::nick`]). With [`IdentityAt::File`] the account takes this name. `None`:
+    /// `$CHATTY_NICK`, else the login name.
     pub nick: Option<String>,
     /// Where the account is kept.
     pub identity: IdentityAt,
@@ -575,8 +577,10 @@ impl Account {
                 Found::None(minting) => account.minting = Some(minting),
                 Found::Account(kept) => {
                     account.token = kept.token();
-                    // The account has a name of its own: only what the user asked for changes it.
-                    account.wish = asked;
+                    // The account has a name of its own, perhaps another than the nick under
+                    // which it was found: `nick` changes it. A file named by the user tells
+                    // nothing of a name, so there a nick is a wish.
+                    account.wish = asked.filter(|_| account.cluster.is_none());
                 }
             },
         }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chatty_client::{Chat, Cluster, Event, Events, Message, Target, safe};
+use chatty_client::{Chat, Cluster, ConnectError, Event, Events, Message, Target, safe};
 use chatty_core::event::Rank;
-use chatty_core::session::{PAGE_LINES_MAX, RoomOpened};
+use chatty_core::session::RoomOpened;
 
 use crate::Trouble;
 use crate::args::{Answers, Args};
@@ -20,9 +20,16 @@ const PATIENCE_PINNED: Duration = Duration::from_secs(30);
 pub async fn connect(args: &Args, cluster: &Cluster, answers: Answers) -> Result<Chat, Trouble> {
     let pinned = answers == Answers::ThatServer && args.server.is_some();
     let patience = if pinned { PATIENCE_PINNED } else { PATIENCE };
-    let (chat, events) = Chat::connect(cluster, args.options(answers, patience)?).await?;
+    let (chat, events) = Chat::start(cluster, args.options(answers, patience)?).await?;
     tokio::spawn(note_all(events));
-    Ok(chat)
+    match (chat.attached().await, &args.server) {
+        (Ok(()), _) => Ok(chat),
+        (Err(ConnectError::NoServer(troubles)), Some(server)) if pinned => {
+            let seconds = patience.as_secs();
+            Err(Trouble::Say(format!("{server} was not ready within {seconds} s{troubles}")))
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 async fn note_all(mut events: Events) {
@@ -35,8 +42,8 @@ async fn note_all(mut events: Events) {
     }
 }
 
-/// The last lines of a room just opened: those that came with it and, when more are asked for
-/// than a server gives at once, those before.
+/// The last lines of a room just opened: those that came with it and, when these are fewer than
+/// asked for (a server gives so many lines and bytes at once), those before.
 pub async fn last_messages(
     chat: &Chat,
     opened: &RoomOpened,
@@ -46,7 +53,7 @@ pub async fn last_messages(
     let room = opened.room.name.as_str();
     let read = |line| Message::of(line, false, Some(room), me);
     let messages: Vec<_> = opened.lines.iter().filter_map(read).collect();
-    if last <= u64::from(PAGE_LINES_MAX) || messages.len() < PAGE_LINES_MAX as usize {
+    if messages.is_empty() || messages.len() as u64 >= last {
         return Ok(messages);
     }
     let newest = messages.last().map(|message| message.key);

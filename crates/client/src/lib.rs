@@ -36,6 +36,7 @@ pub mod identity;
 pub mod view;
 pub mod driver;
 pub mod chat;
+pub mod ask;
 pub mod safe;
 
 pub use chat::{Chat, ConnectError, Events, History, Options, Start};

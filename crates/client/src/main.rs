@@ -99,7 +99,7 @@ async fn run(args: Args) -> Result<(), Trouble> {
         Some(Command::Topic { room, text }) => {
             commands::topic(&args, &cluster, out, room, text.as_deref()).await
         }
-        Some(Command::Status) => status::run(&args, &cluster, out).await,
+        Some(Command::Status) => status::run(&cluster, out).await,
         Some(Command::Bench(plan)) => bench::run(&cluster, out, plan),
     }
 }

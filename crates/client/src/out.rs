@@ -62,7 +62,6 @@ impl Out {
         Self { form: if json { Form::Json } else { Form::Plain }, paint: Paint::of_stdout() }
     }
 
-
     /// Writes an object, or for a person a line; flushed at once.
     pub fn put<T: serde::Serialize>(
         self,

@@ -3,14 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chatty_client::{
-    Chat, Cluster, ConnectError, Direct, Failure, IdentityAt, LostWhy, Options, Start, safe,
-};
-use chatty_core::session::{Code, Status};
+use chatty_client::{Cluster, safe};
+use chatty_core::session::Status;
 use serde::Serialize;
 
 use crate::Trouble;
-use crate::args::Args;
 use crate::out::{Out, Paint};
 
 /// A server has this long to take the client and to answer.
@@ -84,7 +81,7 @@ impl Report {
     }
 }
 
-pub async fn run(_args: &Args, cluster: &Cluster, out: Out) -> Result<(), Trouble> {
+pub async fn run(cluster: &Cluster, out: Out) -> Result<(), Trouble> {
     let named = cluster.servers.iter().map(|s| (s.name.to_string(), s.addr.clone()));
     let seeds = cluster.seeds.iter().map(|addr| (addr.clone(), addr.clone()));
     let asked: Vec<_> = named
@@ -104,55 +101,22 @@ pub async fn run(_args: &Args, cluster: &Cluster, out: Out) -> Result<(), Troubl
 }
 
 async fn ask(cluster: Cluster, server: String, address: String) -> ServerObject {
-    let options = Options {
-        nick: None,
-        identity: IdentityAt::Nowhere,
-        start: Start::Only(address.clone()),
-        direct: Direct::Ignore,
-        patience: PATIENCE,
-    };
-    let mut object =
-        ServerObject { server, address, state: "down".into(), reason: None, report: None };
-    let chat = match Chat::start(&cluster, options).await {
-        Ok((chat, _)) => chat,
-        Err(error) => {
-            object.reason = Some(error.to_string());
-            return object;
-        }
-    };
-    match chat.attached().await {
-        Ok(()) => {}
-        Err(ConnectError::NoServer(_)) => {
-            let newest = chat.state().troubles.pop();
-            // It answered, and takes no clients now.
-            if let Some((_, LostWhy::Unable(code, _))) = &newest {
-                object.state = match code {
-                    Code::NotReady => "catching up",
-                    Code::ClockSkew => "clock off",
-                    _ => "busy",
-                }
-                .into();
-            }
-            object.reason = newest.map(|(_, why)| why.to_string());
-            return object;
-        }
-        Err(error) => {
-            object.reason = Some(error.to_string());
-            return object;
-        }
+    match chatty_client::ask::status(&cluster, &address, PATIENCE).await {
+        Ok(status) => ServerObject {
+            server: status.server.to_string(),
+            address,
+            state: status.state.to_string(),
+            reason: None,
+            report: Some(Report::of(&status)),
+        },
+        Err(reason) => ServerObject {
+            server,
+            address,
+            state: "down".into(),
+            reason: Some(reason),
+            report: None,
+        },
     }
-    match chat.status().await {
-        Ok(status) => {
-            object.server = status.server.to_string();
-            object.state = status.state.to_string();
-            object.report = Some(Report::of(&status));
-        }
-        Err(failure @ (Failure::Refused(..) | Failure::TimedOut | Failure::Ended)) => {
-            object.reason = Some(failure.to_string());
-        }
-    }
-    chat.leave_cluster().await;
-    object
 }
 
 fn lines(paint: Paint, object: &ServerObject) -> String {

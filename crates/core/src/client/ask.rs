@@ -136,6 +136,19 @@ pub enum Answer {
     Status(Box<Status>),
 }
 
+impl Answer {
+    /// Appends the next part of a long answer.
+    fn extend(&mut self, part: Self) {
+        match (self, part) {
+            (Self::Rooms(list), Self::Rooms(part)) => list.rooms.extend(part.rooms),
+            (Self::Who(list), Self::Who(part)) => list.people.extend(part.people),
+            (Self::Status(status), Self::Status(part)) => status.rooms.extend(part.rooms),
+            // A part of something else is a server's mistake: what is told last holds.
+            (whole, part) => *whole = part,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
     Unsent,
@@ -150,6 +163,8 @@ struct Asked {
     ask: Ask,
     deadline: Time,
     stage: Stage,
+    /// What came so far of an answer in parts.
+    parts: Option<Answer>,
 }
 
 /// Asks without an answer, oldest first.
@@ -183,7 +198,8 @@ impl Asks {
 
     fn insert(&mut self, request: RequestId, ticket: Option<Ticket>, ask: Ask, deadline: Time) {
         self.waiting += 1;
-        self.open.insert(request, Asked { ticket, ask, deadline, stage: Stage::Unsent });
+        self.open
+            .insert(request, Asked { ticket, ask, deadline, stage: Stage::Unsent, parts: None });
     }
 
     /// What may be sent now, oldest first.
@@ -222,6 +238,27 @@ impl Asks {
         self.open.values().filter_map(later).min()
     }
 
+    /// A part of an answer; more follow.
+    pub(super) fn part(&mut self, request: RequestId, part: Answer) {
+        if let Some(asked) = self.open.get_mut(&request) {
+            match &mut asked.parts {
+                Some(parts) => parts.extend(part),
+                none => *none = Some(part),
+            }
+        }
+    }
+
+    /// The last part with those before it.
+    pub(super) fn whole(&mut self, request: RequestId, last: Answer) -> Answer {
+        match self.open.get_mut(&request).and_then(|asked| asked.parts.take()) {
+            Some(mut whole) => {
+                whole.extend(last);
+                whole
+            }
+            None => last,
+        }
+    }
+
     /// Takes out an ask that was answered: whose it was, and what.
     pub(super) fn answered(&mut self, request: RequestId) -> Option<(Ticket, Ask)> {
         let asked = self.remove(request)?;
@@ -254,6 +291,7 @@ impl Asks {
     pub(super) fn lost(&mut self) {
         for asked in self.open.values_mut() {
             asked.stage = Stage::Unsent;
+            asked.parts = None;
         }
         self.waiting = self.open.len();
     }

@@ -72,7 +72,14 @@ pub struct Client {
     nick: Option<String>,
     /// The newest change of that name seen.
     named_at: Option<Key>,
+    /// The name that servers gave, as the program was told.
+    called: String,
+    /// Everything told in the open rooms, as far as lines and answers prove it: what a server must
+    /// have before it takes this session over, and need not tell again.
     cursor: Vector,
+    /// The same as far as tokens prove it. A line proves less when a slow client's lines are being
+    /// dropped: those of its log in another room, dropped before it, are announced after it.
+    base: Vector,
     rooms: Rooms,
     outbox: Outbox,
     asks: Asks,
@@ -99,7 +106,9 @@ impl Client {
             token: config.token.clone(),
             nick: config.nick.clone(),
             named_at: None,
+            called: String::new(),
             cursor: Vector::new(),
+            base: Vector::new(),
             rooms: Rooms::new(config.remembered),
             outbox: Outbox::new(),
             asks: Asks::default(),
@@ -402,10 +411,11 @@ impl Client {
             server: welcome.server,
             addr,
             account: welcome.account,
-            nick: welcome.nick,
+            nick: welcome.nick.clone(),
             stale: welcome.stale,
             outage,
         }));
+        self.on_called(welcome.nick);
         for closed in welcome.closed {
             self.on_room_closed(closed);
         }

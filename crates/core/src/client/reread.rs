@@ -132,7 +132,7 @@ impl Client {
         if let Some(first) = page.lines.first() {
             reread.before = Some(first.key());
         }
-        let missing = page.lines.into_iter().filter(|line| !self.rooms.has(line, &self.cursor));
+        let missing = page.lines.into_iter().filter(|line| !self.rooms.has(line, &self.base));
         reread.lines.extend(missing);
         let enough = reread.pages >= PAGES_MAX;
         if !met && page.more && !enough {
@@ -158,6 +158,7 @@ impl Client {
     pub(super) fn thaw(&mut self) {
         if self.rereads.is_empty() && !self.rereads.held.is_empty() {
             let held = std::mem::take(&mut self.rereads.held);
+            self.base.join(&held);
             self.cursor.join(&held);
             self.rooms.covered();
         }

@@ -230,7 +230,7 @@ impl Client {
             Ask::Open { mode, .. } => mode,
             _ => Mode::Watch,
         };
-        self.rooms.opened_now(&opened, mode, &self.cursor);
+        self.rooms.opened_now(&opened, mode, &self.base);
         if let Some(ticket) = ticket {
             self.emit(ClientEvent::Answered { ticket, answer: Answer::Opened(opened) });
         }

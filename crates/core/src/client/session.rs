@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::event::{Body, Event};
-use crate::id::{Log, Mid, RequestId, RoomId, Slot};
+use crate::id::{Mid, RequestId, RoomId, Slot};
 use crate::rng::Rng;
 use crate::session::{
     ClosedWhy, Code, Direct, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request,
-    RoomClosed, Shown, TokenBytes,
+    RoomClosed, Shown, TokenBytes, check_nick,
 };
 use crate::time::{Key, Time};
 
@@ -19,6 +19,8 @@ use super::{Client, Phase};
 
 /// Clocks of servers may differ by this: a line further ahead moves nothing.
 const SKEW_MAX_MS: u64 = 2000;
+/// A line that was longer under way has waited in a queue.
+const FRESH_MS: u64 = 1000;
 /// A refused write is repeated after at least this.
 const RETRY_MIN: Duration = Duration::from_millis(10);
 
@@ -199,6 +201,7 @@ impl Client {
             Item::Refused(refused) => self.on_refused(now, refused),
             Item::Done(done) => self.on_done(done),
             Item::Sent(sent) => {
+                self.prove(now, sent.key);
                 let settled = self.outbox.sent(&sent);
                 self.tell(now, settled);
             }
@@ -218,11 +221,18 @@ impl Client {
                     self.answer(page.request, Answer::Page(page));
                 }
             }
-            Item::Rooms(list) => self.answer(list.request, Answer::Rooms(list)),
-            Item::Participants(people) => self.answer(people.request, Answer::Who(people)),
+            Item::Rooms(list) => {
+                self.answer_part(list.request, list.more, Answer::Rooms(list));
+            }
+            Item::Participants(people) => {
+                self.answer_part(people.request, people.more, Answer::Who(people));
+            }
             Item::Named(named) => self.on_named(named),
             Item::TopicIs(topic) => self.answer(topic.request, Answer::Topic(topic)),
-            Item::Status(status) => self.answer(status.request, Answer::Status(Box::new(status))),
+            Item::Status(status) => {
+                let (request, more) = (status.request, status.more);
+                self.answer_part(request, more, Answer::Status(Box::new(status)));
+            }
             Item::Token(token) => self.on_token(token),
             Item::Gap(gap) => self.on_gap(now, gap),
             Item::Leaving(moving) => return self.on_leaving(now, &moving),
@@ -254,6 +264,16 @@ impl Client {
         }
     }
 
+    /// Answers that are long come in parts.
+    fn answer_part(&mut self, request: RequestId, more: bool, part: Answer) {
+        if more {
+            self.asks.part(request, part);
+        } else {
+            let whole = self.asks.whole(request, part);
+            self.answer(request, whole);
+        }
+    }
+
     fn on_done(&mut self, done: Plain) {
         if let Phase::Attached(session) = &self.phase
             && session.detach.is_some_and(|(request, _)| request == done.request)
@@ -276,6 +296,7 @@ impl Client {
     fn on_named(&mut self, named: Named) {
         // What to ask for after a fail-over: the wish, so that a name that comes free is had.
         self.nick = Some(named.taken.clone().unwrap_or_else(|| named.nick.clone()));
+        self.called.clone_from(&named.nick);
         if named.request == RequestId(0) {
             self.emit(ClientEvent::Named { nick: named.nick, taken: named.taken });
         } else {
@@ -302,6 +323,7 @@ impl Client {
         let Phase::Attached(session) = &mut self.phase else { return };
         if self.rereads.is_empty() {
             session.stream = Stream::Live;
+            self.base.join(&token.vector);
             self.cursor.join(&token.vector);
             self.rooms.covered();
         } else {
@@ -389,6 +411,8 @@ impl Client {
     fn on_gap(&mut self, now: Time, gap: Gap) {
         match self.rooms.target(gap.room) {
             Some(target) => {
+                // What proved less than it seemed is taken back.
+                self.cursor.clone_from(&self.base);
                 self.rereads.start(gap.room, target, gap.since);
                 self.pump(now);
             }
@@ -403,14 +427,22 @@ impl Client {
 
     fn on_shown(&mut self, now: Time, shown: Shown) {
         let line = shown.line;
-        let event = line.event.clone();
-        let id = event.id(Log::of(line.origin));
+        let (event, key) = (line.event.clone(), line.key());
         self.note_direct(&event);
-        self.note_name(&event, line.key());
+        self.note_name(&event, key);
         self.show(now, line);
+        self.prove(now, key);
+    }
+
+    /// A server tells the events of a log in their order, so this one proves those before it,
+    /// unless lines may have been left out: while missed ones are replayed room by room, while a
+    /// room is read again, and when it comes so late that this client is slow.
+    fn prove(&mut self, now: Time, key: Key) {
         let live =
             matches!(&self.phase, Phase::Attached(session) if session.stream == Stream::Live);
-        if live && self.rereads.is_empty() {
+        let fresh = key.hlc.ms().saturating_add(FRESH_MS) > self.tip.clock_ms(now);
+        if live && fresh && self.rereads.is_empty() {
+            let id = key.event();
             self.cursor.raise(id.log, id.seq);
         }
     }
@@ -418,7 +450,7 @@ impl Client {
     /// Tells a line, unless it was told before.
     pub(super) fn show(&mut self, now: Time, line: Line) {
         let horizon = self.tip.clock_ms(now).saturating_add(SKEW_MAX_MS);
-        if let Some(event) = self.rooms.show(line, horizon, &self.cursor) {
+        if let Some(event) = self.rooms.show(line, horizon, &self.base) {
             self.emit(event);
         }
     }
@@ -437,6 +469,20 @@ impl Client {
 }
 
 impl Client {
+    /// The name by which a server greets this session.
+    pub(super) fn on_called(&mut self, nick: String) {
+        match &self.nick {
+            Some(wish) if *wish != nick && self.called != nick => {
+                let taken = Some(wish.clone());
+                self.emit(ClientEvent::Named { nick: nick.clone(), taken });
+            }
+            Some(_) => {}
+            // A name with a mark was given instead of another one: nobody may ask for it.
+            None => self.nick = check_nick(&nick).is_ok().then(|| nick.clone()),
+        }
+        self.called = nick;
+    }
+
     /// Another session of the account changed the name: this one keeps to it after a fail-over.
     fn note_name(&mut self, event: &Event, key: Key) {
         if event.kind != super::rooms::KIND_NICK || Some(event.actor) != self.account {

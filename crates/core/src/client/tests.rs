@@ -7,7 +7,7 @@ use crate::event::{Body, Event, Msg};
 use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
     ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moving, OpenedRoom, Page, Pong,
-    Refused, RoomClosed, RoomOpened, Send, Sent, Shown, Target, TokenBytes,
+    Refused, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target, TokenBytes,
 };
 use crate::time::{Hlc, Key};
 
@@ -414,6 +414,68 @@ fn the_cursor_rises_with_tokens_and_with_lines_after_the_first_token() {
     let cursor: Vector = [(Log::of(Origin::new(1)), 7)].into_iter().collect();
     assert_eq!(client.cursor(), &cursor);
     assert_eq!(client.token(), [2]);
+}
+
+#[test]
+fn a_gap_takes_back_what_lines_seemed_to_prove() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let log = Log::of(Origin::new(1));
+    client.handle(at(3), Input::Item(conn, token(&[(1, 5)])));
+    client.handle(at(4), Input::Item(conn, shown(&line(1, 9, 1, "live"))));
+    assert_eq!(client.cursor().upto(log), 9);
+    let room = RoomId::public("lobby");
+    client.handle(at(5), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
+    assert_eq!(client.cursor().upto(log), 5, "line 8 may have been dropped in another room");
+}
+
+#[test]
+fn a_line_that_waited_long_proves_nothing() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    client.handle(at(3), Input::Item(conn, token(&[(1, 5)])));
+    client.handle(at(1400), Input::Item(conn, shown(&line(1, 9, 1, "slow"))));
+    assert_eq!(client.cursor().upto(Log::of(Origin::new(1))), 5);
+}
+
+#[test]
+fn an_answer_in_parts_is_told_as_one() {
+    let (mut client, conn) = attached();
+    ask(&mut client, 1, 5, Ask::Rooms);
+    let [Request::Rooms(Plain { request })] = requests(&mut client)[..] else { panic!() };
+    let list = |name: &str, more| {
+        let id = RoomId::public(name);
+        let (name, topic) = (name.to_owned(), String::new());
+        let rooms = vec![RoomInfo { id, name, topic, participants: 0, messages: 0 }];
+        RoomList { request, rooms, more }
+    };
+    client.handle(at(2), Input::Item(conn, Item::Rooms(list("a", true))));
+    assert_eq!(events(&mut client), []);
+    client.handle(at(2), Input::Item(conn, Item::Rooms(list("b", false))));
+    let [ClientEvent::Answered { answer: Answer::Rooms(list), .. }] = &events(&mut client)[..]
+    else {
+        panic!()
+    };
+    let names: Vec<_> = list.rooms.iter().map(|room| room.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+#[test]
+fn a_taken_name_is_told_once_and_asked_for_again() {
+    let mut client = Client::new(Config { nick: Some("bob".into()), ..config() }, 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 1, conn, Welcome { nick: "bob~2".into(), ..welcome("s1") });
+    let named = ClientEvent::Named { nick: "bob~2".into(), taken: Some("bob".into()) };
+    assert_eq!(events(&mut client)[1..], [named]);
+    client.handle(at(100), Input::Disconnected(conn, "gone".into()));
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(100), Input::Connected(conn));
+    let [Request::Attach(attach)] = &requests(&mut client)[..] else { panic!() };
+    assert_eq!(attach.nick.as_deref(), Some("bob"));
+    let again = Welcome { nick: "bob~2".into(), ..welcome("s2") };
+    client.handle(at(101), Input::Item(conn, Item::Welcome(again)));
+    assert!(matches!(&events(&mut client)[..], [ClientEvent::Attached(_)]));
 }
 
 #[test]
