@@ -532,7 +532,11 @@ fn confused() -> Failure {
     Failure::Refused(Code::Protocol, "the server answered something else".into())
 }
 
-fn seed() -> Result<u64, ConnectError> {
+/// A seed for [`crate::driver::Driver::new`].
+///
+/// # Errors
+/// [`ConnectError::Network`] if the system gives no random numbers.
+pub fn seed() -> Result<u64, ConnectError> {
     let mut bytes = [0; 8];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(u64::from_be_bytes(bytes)),

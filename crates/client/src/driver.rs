@@ -45,11 +45,11 @@ pub struct Driver {
     left: Option<Endpoint>,
     began: Instant,
     dial: Option<(Conn, Dial)>,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     scratch: Vec<u8>,
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Link, String>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Box<Link>, String>> + Send>>;
 
 struct Link {
     conn: Conn,
@@ -64,7 +64,7 @@ struct Link {
 
 /// What one wait brought.
 enum Happened {
-    Dialed(Result<Link, String>),
+    Dialed(Result<Box<Link>, String>),
     Frame(Result<Option<RawFrame>, FrameError>),
     Flushed(Result<(), String>),
     Hint(SocketAddr),
@@ -287,7 +287,12 @@ impl Driver {
     }
 }
 
-async fn dial(sockets: Sockets, trust: Trust, conn: Conn, addr: String) -> Result<Link, String> {
+async fn dial(
+    sockets: Sockets,
+    trust: Trust,
+    conn: Conn,
+    addr: String,
+) -> Result<Box<Link>, String> {
     let endpoint = match sockets {
         Sockets::Own => Endpoint::client().map_err(|error| error.to_string())?,
         Sockets::Shared(endpoint) => endpoint,
@@ -303,7 +308,7 @@ async fn dial(sockets: Sockets, trust: Trust, conn: Conn, addr: String) -> Resul
             }
         };
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        return Ok(Link {
+        return Ok(Box::new(Link {
             conn,
             connection,
             hints: endpoint.hints(),
@@ -312,7 +317,7 @@ async fn dial(sockets: Sockets, trust: Trust, conn: Conn, addr: String) -> Resul
             reader: FrameReader::new(receive),
             writer: FrameWriter::new(send),
             canary_at: Instant::now() + CANARY_EVERY,
-        });
+        }));
     }
     Err(last)
 }
