@@ -16,12 +16,12 @@ use chatty_core::session::{
     RoomInfo, RoomOpened, ServerAddr, Status, Target, check_nick, check_room, check_text,
 };
 use chatty_core::time::Key;
-use chatty_net::{Endpoint, Trust};
+use chatty_net::Trust;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
-use crate::driver::Driver;
+use crate::driver::{Driver, Sockets};
 use crate::identity::{
     Found, IdentityAt, IdentityError, IdentityFile, Kept, Minting, default_nick,
 };
@@ -189,7 +189,6 @@ impl Chat {
         cluster: &Cluster,
         options: Options,
     ) -> Result<(Self, Events), ConnectError> {
-        let endpoint = Endpoint::client().map_err(|e| ConnectError::Network(e.to_string()))?;
         let trust =
             Trust::pinned(cluster.authority).map_err(|e| ConnectError::Network(e.to_string()))?;
         if let Some(nick) = &options.nick {
@@ -220,14 +219,13 @@ impl Chat {
             timing,
             ..Config::default()
         };
-        let driver = Driver::new(endpoint.clone(), trust, config, seed()?);
+        let driver = Driver::new(Sockets::Own, trust, config, seed()?);
         let (calls, called) = mpsc::channel(64);
         let (events, told) = mpsc::channel(256);
         let (state, watched) = watch::channel(State::default());
         let window = Arc::new(Semaphore::new(WINDOW_MAX));
         let task = Task {
             driver,
-            endpoint,
             account,
             state,
             window: window.clone(),
@@ -534,7 +532,11 @@ fn confused() -> Failure {
     Failure::Refused(Code::Protocol, "the server answered something else".into())
 }
 
-fn seed() -> Result<u64, ConnectError> {
+/// A seed for [`crate::driver::Driver::new`].
+///
+/// # Errors
+/// [`ConnectError::Network`] if the system gives no random numbers.
+pub fn seed() -> Result<u64, ConnectError> {
     let mut bytes = [0; 8];
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(u64::from_be_bytes(bytes)),
@@ -613,7 +615,6 @@ impl Account {
 /// The task that owns the driver.
 struct Task {
     driver: Driver,
-    endpoint: Endpoint,
     account: Account,
     state: watch::Sender<State>,
     window: Arc<Semaphore>,
@@ -672,9 +673,7 @@ impl Task {
         }
         self.save();
         self.window.close();
-        self.endpoint.close("");
-        // Whoever does not hear the goodbye finds out by itself.
-        let _ = self.endpoint.wait_idle(Duration::from_millis(200)).await;
+        self.driver.settle(Duration::from_millis(200)).await;
         for done in self.goodbyes {
             // An error means that nobody waits any more.
             let _ = done.send(());

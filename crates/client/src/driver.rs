@@ -25,23 +25,37 @@ const DIAL_MAX: Duration = Duration::from_secs(5);
 /// Items taken from one read before the deadlines are looked at again.
 const ITEMS_AT_ONCE: usize = 256;
 
+/// Which sockets a client dials with.
+#[derive(Clone)]
+pub enum Sockets {
+    /// A new one for each dial. What the kernel says about a dead server's port fails the next
+    /// send on the same socket, whatever its target: a dial of another server, just when it must
+    /// not wait for a retransmission.
+    Own,
+    /// One for many clients: cheaper for those who measure.
+    Shared(Endpoint),
+}
+
 /// A client on the network. One task owns it and calls [`Self::next`] again and again.
 pub struct Driver {
     client: Client,
-    endpoint: Endpoint,
+    sockets: Sockets,
     trust: Trust,
-    hints: Hints,
+    /// Of the last connection, to wait for its goodbye to leave.
+    left: Option<Endpoint>,
     began: Instant,
     dial: Option<(Conn, Dial)>,
-    link: Option<Link>,
+    link: Option<Box<Link>>,
     scratch: Vec<u8>,
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Link, String>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Box<Link>, String>> + Send>>;
 
 struct Link {
     conn: Conn,
     connection: Connection,
+    endpoint: Endpoint,
+    hints: Hints,
     addr: SocketAddr,
     reader: FrameReader<RecvStream>,
     writer: FrameWriter,
@@ -50,7 +64,7 @@ struct Link {
 
 /// What one wait brought.
 enum Happened {
-    Dialed(Result<Link, String>),
+    Dialed(Result<Box<Link>, String>),
     Frame(Result<Option<RawFrame>, FrameError>),
     Flushed(Result<(), String>),
     Hint(SocketAddr),
@@ -59,13 +73,13 @@ enum Happened {
 }
 
 impl Driver {
-    /// A client that dials with this endpoint. Endpoints may be shared by many.
-    pub fn new(endpoint: Endpoint, trust: Trust, config: Config, seed: u64) -> Self {
+    /// A client that dials with these sockets. Must be called inside a tokio runtime.
+    pub fn new(sockets: Sockets, trust: Trust, config: Config, seed: u64) -> Self {
         Self {
             client: Client::new(config, seed),
-            hints: endpoint.hints(),
-            endpoint,
+            sockets,
             trust,
+            left: None,
             began: Instant::now(),
             dial: None,
             link: None,
@@ -115,11 +129,21 @@ impl Driver {
         None
     }
 
+    /// Waits until the goodbye to the last server has left, but no longer than `limit`.
+    pub async fn settle(self, limit: Duration) {
+        let link = self.link.map(|link| link.endpoint);
+        if let (Some(endpoint), Sockets::Own) = (link.or(self.left), &self.sockets) {
+            endpoint.close("");
+            // Whoever does not hear the goodbye finds out by itself.
+            let _ = endpoint.wait_idle(limit).await;
+        }
+    }
+
     fn perform(&mut self, output: Output) -> Option<ClientEvent> {
         match output {
             Output::Emit(event) => return Some(event),
             Output::Dial(conn, addr) => {
-                let dial = dial(self.endpoint.clone(), self.trust.clone(), conn, addr);
+                let dial = dial(self.sockets.clone(), self.trust.clone(), conn, addr);
                 self.dial = Some((conn, Box::pin(dial)));
             }
             Output::Request(conn, request) => self.push(conn, &request),
@@ -127,6 +151,7 @@ impl Driver {
                 self.dial.take_if(|(dialing, _)| *dialing == conn);
                 if let Some(link) = self.link.take_if(|link| link.conn == conn) {
                     link.connection.close(0u32.into(), b"left");
+                    self.left = Some(link.endpoint);
                 }
             }
         }
@@ -178,7 +203,7 @@ impl Driver {
         tokio::select! { biased;
             flushed = flush => Happened::Flushed(flushed),
             frame = link.reader.next() => Happened::Frame(frame),
-            Some(hint) = self.hints.next() => Happened::Hint(hint),
+            Some(hint) = link.hints.next() => Happened::Hint(hint),
             () = until(Some(wake)) => if canary { Happened::Canary } else { Happened::Timer },
         }
     }
@@ -224,7 +249,7 @@ impl Driver {
                 let Some(link) = &mut self.link else { return };
                 link.canary_at = Instant::now() + CANARY_EVERY;
                 // A full socket buffer means that other packets are under way: they do as well.
-                let _ = self.endpoint.canary(link.addr);
+                let _ = link.endpoint.canary(link.addr);
             }
             Happened::Timer => {}
         }
@@ -262,7 +287,16 @@ impl Driver {
     }
 }
 
-async fn dial(endpoint: Endpoint, trust: Trust, conn: Conn, addr: String) -> Result<Link, String> {
+async fn dial(
+    sockets: Sockets,
+    trust: Trust,
+    conn: Conn,
+    addr: String,
+) -> Result<Box<Link>, String> {
+    let endpoint = match sockets {
+        Sockets::Own => Endpoint::client().map_err(|error| error.to_string())?,
+        Sockets::Shared(endpoint) => endpoint,
+    };
     let found = tokio::net::lookup_host(&addr).await.map_err(|error| format!("{addr}: {error}"))?;
     let mut last = format!("{addr}: no address");
     for addr in found {
@@ -274,14 +308,16 @@ async fn dial(endpoint: Endpoint, trust: Trust, conn: Conn, addr: String) -> Res
             }
         };
         let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-        return Ok(Link {
+        return Ok(Box::new(Link {
             conn,
             connection,
+            hints: endpoint.hints(),
+            endpoint,
             addr,
             reader: FrameReader::new(receive),
             writer: FrameWriter::new(send),
             canary_at: Instant::now() + CANARY_EVERY,
-        });
+        }));
     }
     Err(last)
 }

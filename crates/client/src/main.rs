@@ -100,6 +100,6 @@ async fn run(args: Args) -> Result<(), Trouble> {
             commands::topic(&args, &cluster, out, room, text.as_deref()).await
         }
         Some(Command::Status) => status::run(&cluster, out).await,
-        Some(Command::Bench(plan)) => bench::run(&cluster, out, plan),
+        Some(Command::Bench(plan)) => bench::run(&cluster, out, plan).await,
     }
 }
