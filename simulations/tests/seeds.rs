@@ -9,6 +9,8 @@ const ONCE_BROKEN: &[(u64, &str)] = &[
     (2118, "a late line dropped in a gap sorts below lines that were shown"),
     (1176, "a cursor rose above a line that was dropped in another room"),
     (2201, "the same, with late lines after a partition"),
+    (114, "an answer overtook lines that waited for a slow disk"),
+    (1537, "the same, with five servers"),
     (863, "a message id from a clock ahead was refused for good"),
     (1140, "ids made after one from a clock ahead stayed ahead"),
     (2515, "the same, in another mesh"),

@@ -331,7 +331,9 @@ impl Replica {
 
     /// Everything of a log that is on a majority of disks is answered for good.
     fn answer_replicated(&mut self, log: Log) {
-        let upto = self.broadcast.replicated_upto(log);
+        // Only what was shown here: an answer proves to its client all that came before it in the
+        // log, so it must not overtake the lines that wait for a slow disk.
+        let upto = self.broadcast.replicated_upto(log).min(self.broadcast.durable().upto(log));
         let Some(acks) = self.sessions.acks.logs.get_mut(&log) else { return };
         let rest = acks.waiting.split_off(&upto.saturating_add(1));
         let safe = std::mem::replace(&mut acks.waiting, rest);
