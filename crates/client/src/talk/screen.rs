@@ -66,19 +66,37 @@ pub struct Screen<W: Write> {
     lines: VecDeque<(usize, Option<Own>)>,
     prompt: Vec<Piece>,
     input: (String, usize),
+    look: Look,
+}
+
+/// Whether the prompt stands on the screen as it is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Drawn,
+    Old,
 }
 
 impl<W: Write> Screen<W> {
     pub fn new(to: W, paint: Paint, columns: usize, rows: usize) -> Self {
         let (columns, rows) = (columns.max(10), rows.max(2));
         let input = (String::new(), 0);
-        Self { to, paint, columns, rows, lines: VecDeque::new(), prompt: Vec::new(), input }
+        Self {
+            to,
+            paint,
+            columns,
+            rows,
+            lines: VecDeque::new(),
+            prompt: Vec::new(),
+            input,
+            look: Look::Old,
+        }
     }
 
     /// The terminal has another size: what is above has moved, nobody knows where.
     pub fn resize(&mut self, columns: usize, rows: usize) -> io::Result<()> {
         (self.columns, self.rows) = (columns.max(10), rows.max(2));
         self.lines.clear();
+        self.look = Look::Old;
         self.draw()
     }
 
@@ -89,15 +107,25 @@ impl<W: Write> Screen<W> {
     }
 
     pub fn set_prompt(&mut self, prompt: Vec<Piece>) {
-        self.prompt = prompt;
+        if self.prompt != prompt {
+            self.prompt = prompt;
+            self.look = Look::Old;
+        }
     }
 
     pub fn set_input(&mut self, input: (String, usize)) {
-        self.input = input;
+        if self.input != input {
+            self.input = input;
+            self.look = Look::Old;
+        }
     }
 
-    /// Draws the prompt and what is typed, where they stand.
+    /// Draws the prompt and what is typed, if they changed or lines were added, and shows it all.
     pub fn draw(&mut self) -> io::Result<()> {
+        if self.look == Look::Drawn {
+            return Ok(());
+        }
+        self.look = Look::Drawn;
         write!(self.to, "\r\x1b[K")?;
         for Piece { colour, text } in &self.prompt {
             write!(self.to, "{}", self.paint.text(colour, text))?;
@@ -115,7 +143,7 @@ impl<W: Write> Screen<W> {
         }
     }
 
-    /// Adds a line above the prompt.
+    /// Adds a line above the prompt; [`Self::draw`] shows it.
     pub fn print(&mut self, line: &[Piece], own: Option<(Own, Mark)>) -> io::Result<()> {
         let rows = broken(line, self.columns - MARK_COLUMNS);
         write!(self.to, "\r\x1b[K")?;
@@ -133,7 +161,8 @@ impl<W: Write> Screen<W> {
         if self.lines.len() > ROWS_REMEMBERED {
             self.lines.pop_front();
         }
-        self.draw()
+        self.look = Look::Old;
+        Ok(())
     }
 
     /// Changes the mark of an own message, if it is still on the screen.
@@ -158,6 +187,7 @@ impl<W: Write> Screen<W> {
     /// Clears the screen; what was on it can be scrolled back to.
     pub fn clear(&mut self) -> io::Result<()> {
         self.lines.clear();
+        self.look = Look::Old;
         write!(self.to, "\x1b[2J\x1b[H")?;
         self.draw()
     }
@@ -244,7 +274,10 @@ mod tests {
     fn an_arriving_line_stands_above_what_is_typed() {
         let mut screen = screen(40);
         screen.print(&[Piece::new("", "bob: hi")], None).unwrap();
+        screen.draw().unwrap();
         assert_eq!(written(&mut screen), "\r\x1b[K   bob: hi\r\n\r\x1b[K> typed\r\x1b[7C");
+        screen.draw().unwrap();
+        assert_eq!(written(&mut screen), "", "nothing changed");
     }
 
     #[test]

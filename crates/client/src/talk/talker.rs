@@ -458,12 +458,13 @@ impl Talker {
 
     fn on_attached(&mut self, attached: &chatty_client::Attached) {
         if let (Some((server, why)), Some(outage)) = (self.lost.take(), attached.outage) {
-            let seconds = outage.as_secs_f64();
             let why = safe::one_line(&why.to_string());
-            self.line(quiet(format!(
-                "{server}: {why}; going on at {} after {seconds:.1} s",
-                attached.server
-            )));
+            let after = match outage.as_secs_f64() {
+                seconds if seconds < 1.0 => String::new(),
+                seconds => format!(" after {seconds:.1} s"),
+            };
+            let next = &attached.server;
+            self.line(quiet(format!("{server}: {why}; going on at {next}{after}")));
         }
         let missing: u64 = attached.stale.iter().map(|(_, missing)| missing).sum();
         if missing > 0 {
