@@ -56,7 +56,7 @@ pub enum Command {
     /// Go by another name.
     Nick {
         #[arg(value_name = "NEW")]
-        nick: String,
+        new: String,
     },
     /// Say something in a room.
     Send {
@@ -72,7 +72,11 @@ pub enum Command {
         level: Safety,
     },
     /// Say something to one person.
-    Dm { nick: String, text: String },
+    Dm {
+        #[arg(value_name = "NICK")]
+        whom: String,
+        text: String,
+    },
     /// Show what happens in rooms, and direct messages.
     Tail {
         #[arg(required = true, value_name = "ROOM")]
@@ -97,11 +101,24 @@ pub enum Command {
     /// List who takes part in a room, and at which servers.
     Who { room: String },
     /// Put somebody out of a room.
-    Kick { room: String, nick: String, reason: Option<String> },
+    Kick {
+        room: String,
+        #[arg(value_name = "NICK")]
+        whom: String,
+        reason: Option<String>,
+    },
     /// Make somebody op of a room.
-    Op { room: String, nick: String },
+    Op {
+        room: String,
+        #[arg(value_name = "NICK")]
+        whom: String,
+    },
     /// Take op from somebody.
-    Deop { room: String, nick: String },
+    Deop {
+        room: String,
+        #[arg(value_name = "NICK")]
+        whom: String,
+    },
     /// Show a room's topic, or set it.
     Topic { room: String, text: Option<String> },
     /// Show every server of the cluster.
@@ -188,6 +205,15 @@ mod tests {
             let args = Args::try_parse_from(line.split(' ')).unwrap();
             assert!(args.json && args.nick.as_deref() == Some("ann"), "{line}");
             assert!(matches!(args.command, Some(Command::Send { text: Some(_), .. })));
+        }
+    }
+
+    #[test]
+    fn a_nick_to_act_upon_is_not_the_nick_one_goes_by() {
+        for line in ["nick bob", "dm bob hi", "kick lobby bob", "op lobby bob", "deop lobby bob"] {
+            let line = format!("chatty --nick ann {line}");
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(args.nick.as_deref(), Some("ann"), "{line}");
         }
     }
 
