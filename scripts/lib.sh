@@ -53,7 +53,7 @@ need_rust() {
 build_programs() {
   local stamp=$programs/.chatty-built
   if [[ -x $programs/chatty && -x $programs/chatty-server && -e $stamp ]] &&
-    [[ -z $(find "$root/Cargo.toml" "$root/Cargo.lock" "$root/crates" -newer "$stamp" -print -quit) ]]; then
+    [[ -z $(find -H "$root/Cargo.toml" "$root/Cargo.lock" "$root/crates" -newer "$stamp" -print -quit) ]]; then
     return
   fi
   need_rust
