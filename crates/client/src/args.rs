@@ -56,6 +56,7 @@ pub enum Command {
     /// Go by another name.
     Nick {
         #[arg(value_name = "NEW")]
+        #[arg(id = "new nick", value_name = "NICK")]
         nick: String,
     },
     /// Say something in a room.
@@ -72,7 +73,11 @@ pub enum Command {
         level: Safety,
     },
     /// Say something to one person.
-    Dm { nick: String, text: String },
+    Dm {
+        #[arg(id = "to", value_name = "NICK")]
+        nick: String,
+        text: String,
+    },
     /// Show what happens in rooms, and direct messages.
     Tail {
         #[arg(required = true, value_name = "ROOM")]
@@ -97,11 +102,24 @@ pub enum Command {
     /// List who takes part in a room, and at which servers.
     Who { room: String },
     /// Put somebody out of a room.
-    Kick { room: String, nick: String, reason: Option<String> },
+    Kick {
+        room: String,
+        #[arg(id = "whom", value_name = "NICK")]
+        nick: String,
+        reason: Option<String>,
+    },
     /// Make somebody op of a room.
-    Op { room: String, nick: String },
+    Op {
+        room: String,
+        #[arg(id = "whom", value_name = "NICK")]
+        nick: String,
+    },
     /// Take op from somebody.
-    Deop { room: String, nick: String },
+    Deop {
+        room: String,
+        #[arg(id = "whom", value_name = "NICK")]
+        nick: String,
+    },
     /// Show a room's topic, or set it.
     Topic { room: String, text: Option<String> },
     /// Show every server of the cluster.
@@ -172,6 +190,24 @@ impl Args {
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn whom_a_command_names_is_not_who_speaks() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap();
+        for line in [
+            "chatty --nick ann dm bob hi",
+            "chatty dm bob hi --nick ann",
+            "chatty --nick ann kick lobby bob",
+            "chatty --nick ann op lobby bob",
+            "chatty --nick ann deop lobby bob",
+            "chatty --nick ann nick bob",
+        ] {
+            assert_eq!(parse(line).nick.as_deref(), Some("ann"), "{line}");
+        }
+        for line in ["chatty dm bob hi", "chatty kick lobby bob", "chatty nick bob"] {
+            assert_eq!(parse(line).nick, None, "{line}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
