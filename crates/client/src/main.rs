@@ -69,7 +69,7 @@ async fn run(args: Args) -> Result<(), Trouble> {
             commands::join(&args, &cluster, out, room, *last).await
         }
         Some(Command::Leave { room }) => commands::leave(&args, &cluster, out, room).await,
-        Some(Command::Nick { nick }) => commands::nick(&args, &cluster, out, nick).await,
+        Some(Command::Nick { new }) => commands::nick(&args, &cluster, out, new).await,
         Some(Command::Send { room, text, stdin: true, level }) => {
             debug_assert!(text.is_none());
             send::stdin(&args, &cluster, out, room, (*level).into()).await
@@ -78,7 +78,7 @@ async fn run(args: Args) -> Result<(), Trouble> {
             let text = text.as_deref().unwrap_or_default();
             send::one(&args, &cluster, out, room, text, (*level).into()).await
         }
-        Some(Command::Dm { nick, text }) => send::dm(&args, &cluster, out, nick, text).await,
+        Some(Command::Dm { whom, text }) => send::dm(&args, &cluster, out, whom, text).await,
         Some(Command::Tail { rooms, last, until_idle }) => {
             tail::run(&args, &cluster, out, rooms, *last, *until_idle).await
         }
@@ -87,14 +87,14 @@ async fn run(args: Args) -> Result<(), Trouble> {
         }
         Some(Command::Rooms) => commands::rooms(&args, &cluster, out).await,
         Some(Command::Who { room }) => commands::who(&args, &cluster, out, room).await,
-        Some(Command::Kick { room, nick, reason }) => {
-            commands::kick(&args, &cluster, out, room, nick, reason.as_deref()).await
+        Some(Command::Kick { room, whom, reason }) => {
+            commands::kick(&args, &cluster, out, room, whom, reason.as_deref()).await
         }
-        Some(Command::Op { room, nick }) => {
-            commands::role(&args, &cluster, out, room, nick, chatty_core::event::Rank::Op).await
+        Some(Command::Op { room, whom }) => {
+            commands::role(&args, &cluster, out, room, whom, chatty_core::event::Rank::Op).await
         }
-        Some(Command::Deop { room, nick }) => {
-            commands::role(&args, &cluster, out, room, nick, chatty_core::event::Rank::Member).await
+        Some(Command::Deop { room, whom }) => {
+            commands::role(&args, &cluster, out, room, whom, chatty_core::event::Rank::Member).await
         }
         Some(Command::Topic { room, text }) => {
             commands::topic(&args, &cluster, out, room, text.as_deref()).await

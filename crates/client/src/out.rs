@@ -35,11 +35,11 @@ impl Paint {
         if !unwanted && std::io::stdout().is_terminal() { Self::Colours } else { Self::None }
     }
 
-    /// Text in a colour of the terminal's palette (`SGR`).
+    /// Text in a colour of the terminal's palette (an `SGR` parameter; empty: as it is).
     pub fn text(self, sgr: &str, text: &str) -> String {
         match self {
-            Self::Colours => format!("\x1b[{sgr}m{text}\x1b[0m"),
-            Self::None => text.to_owned(),
+            Self::Colours if !sgr.is_empty() => format!("\x1b[{sgr}m{text}\x1b[0m"),
+            Self::Colours | Self::None => text.to_owned(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chatty_client::{Cluster, safe};
 use chatty_core::session::Status;
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use crate::Trouble;
 use crate::out::{Out, Paint};
@@ -81,15 +82,28 @@ impl Report {
     }
 }
 
-pub async fn run(cluster: &Cluster, out: Out) -> Result<(), Trouble> {
+/// Every server in words, in the order of the configuration.
+pub async fn texts(cluster: &Cluster) -> Vec<String> {
+    let mut texts = Vec::new();
+    for one in ask_all(cluster) {
+        // A task that failed has nothing to tell.
+        if let Ok(object) = one.await {
+            texts.push(lines(Paint::None, &object));
+        }
+    }
+    texts
+}
+
+fn ask_all(cluster: &Cluster) -> Vec<JoinHandle<ServerObject>> {
     let named = cluster.servers.iter().map(|s| (s.name.to_string(), s.addr.clone()));
     let seeds = cluster.seeds.iter().map(|addr| (addr.clone(), addr.clone()));
-    let asked: Vec<_> = named
-        .chain(seeds)
-        .map(|(name, addr)| tokio::spawn(ask(cluster.clone(), name, addr)))
-        .collect();
+    let all = named.chain(seeds);
+    all.map(|(name, addr)| tokio::spawn(ask(cluster.clone(), name, addr))).collect()
+}
+
+pub async fn run(cluster: &Cluster, out: Out) -> Result<(), Trouble> {
     let mut answered = 0;
-    for one in asked {
+    for one in ask_all(cluster) {
         let object = one.await?;
         answered += usize::from(object.state != "down");
         out.put(&object, |paint| lines(paint, &object))?;

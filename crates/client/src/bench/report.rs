@@ -91,7 +91,6 @@ pub fn print(out: Out, plan: &Plan, reports: &[MemberReport], used: &Usage) -> R
         (found.lost, "deliveries were lost"),
         (found.repeated, "deliveries were repeated"),
         (u64::try_from(found.unanswered).unwrap_or(u64::MAX), "messages were not acknowledged"),
-        (sum(|report| report.foreign), "deliveries were of somebody else"),
     ];
     let told: Vec<_> = wrong
         .iter()
