@@ -163,9 +163,8 @@ impl View for Disk {
 
     fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Infallible> {
         let keys = self.places.get(&room);
-        Ok(keys.map_or_else(Vec::new, |keys| {
-            keys.range(..below).rev().take(limit).copied().collect()
-        }))
+        Ok(keys
+            .map_or_else(Vec::new, |keys| keys.range(..below).rev().take(limit).copied().collect()))
     }
 
     fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Infallible> {

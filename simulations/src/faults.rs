@@ -88,6 +88,32 @@ pub struct Swarm {
     pub limits: Limits,
 }
 
+impl std::fmt::Display for Swarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (feeds, usual, limits) = (self.feeds, Limits::default(), &self.limits);
+        write!(
+            f,
+            "{} servers, {} clients, {} rooms, feeds {feeds:?}, {} strikes of {:?}",
+            self.servers, self.clients, self.rooms, self.strikes, self.faults
+        )?;
+        let bounds = [
+            ("tail", limits.tail_events, usual.tail_events),
+            ("buffer", limits.buffer_events, usual.buffer_events),
+            ("live queue", limits.live_queue_bytes, usual.live_queue_bytes),
+            ("session queue", limits.session_queue_bytes, usual.session_queue_bytes),
+            ("recent lines", limits.recent_lines, usual.recent_lines),
+            ("since scan", limits.since_scan, usual.since_scan),
+            ("recent mids", limits.recent_mids, usual.recent_mids),
+            ("range window", limits.range_window_bytes, usual.range_window_bytes),
+            ("unsaved", limits.unsaved_bytes, usual.unsaved_bytes),
+        ];
+        for (name, drawn, _) in bounds.iter().filter(|(_, drawn, usual)| drawn != usual) {
+            write!(f, ", {name} {drawn}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Swarm {
     /// Draws a run.
     pub fn draw(rng: &mut Rng) -> Self {

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use chatty_core::config::Feeds;
 use chatty_simulations::faults::{Counts, Fault};
 use chatty_simulations::run;
 use chatty_simulations::world::World;
@@ -20,6 +21,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Print what each setting of `feeds` costs in a calm mesh.
+    Feeds {
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run seeds; the first that breaks a rule is named with the command that repeats it.
     Run {
         /// How many seeds.
@@ -38,19 +45,50 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let Command::Run { seeds, first, each_fault, narrate } = Cli::parse().command;
-    if narrate {
-        let mut world = World::new(first);
-        world.narrate();
-        return match world.run() {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(failure) => {
-                eprintln!("seed {first} failed at {:?}: {}", failure.at, failure.what);
-                ExitCode::FAILURE
-            }
-        };
+    match Cli::parse().command {
+        Command::Feeds { seed } => feeds(seed),
+        Command::Run { first, narrate: true, .. } => narrate(first),
+        Command::Run { seeds, first, each_fault, narrate: false } => {
+            sweep(first, seeds, each_fault)
+        }
     }
-    sweep(first, seeds, each_fault)
+}
+
+fn feeds(seed: u64) -> ExitCode {
+    println!("| servers | feeds | copies at first | copies settled | `Have` frames | repaired |");
+    println!("|---|---|---|---|---|---|");
+    for (servers, setting) in chatty_simulations::feeds::settings() {
+        match chatty_simulations::feeds::cost(servers, setting, seed) {
+            Ok(cost) => println!(
+                "| {servers} | {} | {:.2} | {:.2} | {:.1} | {} |",
+                match setting {
+                    Feeds::All => "all".to_string(),
+                    Feeds::Some(n) => n.to_string(),
+                },
+                cost.first,
+                cost.settled,
+                cost.haves,
+                cost.repairs
+            ),
+            Err(failure) => {
+                eprintln!("failed at {:?}: {}", failure.at, failure.what);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn narrate(first: u64) -> ExitCode {
+    let mut world = World::new(first);
+    world.narrate();
+    match world.run() {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("seed {first} failed at {:?}: {}", failure.at, failure.what);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// What all seeds did together.
@@ -107,6 +145,7 @@ fn sweep(first: u64, seeds: u64, each_fault: u64) -> ExitCode {
                         failure.at.as_micros() as f64 / 1e6,
                         failure.what
                     );
+                    eprintln!("  {}", World::new(seed).swarm());
                     total.failed.push(seed);
                 }
             }
@@ -147,7 +186,11 @@ fn summary(total: &mut Total, seconds: f64, each_fault: u64) -> ExitCode {
         quantile(50),
         quantile(100)
     );
-    println!("{} seeds passed, {} failed", total.seeds - total.failed.len() as u64, total.failed.len());
+    println!(
+        "{} seeds passed, {} failed",
+        total.seeds - total.failed.len() as u64,
+        total.failed.len()
+    );
     let rare: Vec<&Fault> =
         counts.iter().filter(|(_, n)| **n < each_fault).map(|(fault, _)| fault).collect();
     if !rare.is_empty() {

@@ -56,9 +56,8 @@ pub(crate) struct Person {
 
 impl Person {
     pub(crate) fn new(n: usize, swarm: &Swarm, rng: &mut Rng) -> Self {
-        let servers: Vec<ServerAddr> = (0..swarm.servers)
-            .map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) })
-            .collect();
+        let servers: Vec<ServerAddr> =
+            (0..swarm.servers).map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) }).collect();
         let first = addr_of(rng.below(swarm.servers as u64) as usize);
         let config = Config {
             servers,
@@ -120,7 +119,9 @@ impl Person {
     /// What the program is told; `Err` names the promise that was broken.
     fn on_event(&mut self, event: ClientEvent) -> Result<(), String> {
         match event {
-            ClientEvent::Line { line, .. } | ClientEvent::Direct { line, .. } => self.on_line(&line),
+            ClientEvent::Line { line, .. } | ClientEvent::Direct { line, .. } => {
+                self.on_line(&line)
+            }
             ClientEvent::Message(state) => {
                 let Some(said) = self.said.get_mut(&state.ticket) else {
                     return Err(format!("person{} heard of a message it never said", self.n));
@@ -146,9 +147,8 @@ impl Person {
                     }
                     said.refused = Some(failure.to_string());
                 }
-                if let Some(room) = self.opens.remove(&ticket) {
-                    return Err(format!("person{} cannot open {room}: {failure}", self.n));
-                }
+                // In the turmoil there may be no server for longer than an ask waits.
+                self.opens.remove(&ticket);
                 Ok(())
             }
             ClientEvent::RoomClosed(closed) => {
@@ -221,7 +221,7 @@ impl World {
         }
         if let Some(at) = self.people[p].client.next_deadline() {
             let at = at.max(now + std::time::Duration::from_micros(1));
-            if self.people[p].timer_at.is_none_or(|due| due > at || due <= now) {
+            if self.people[p].timer_at != Some(at) {
                 self.people[p].timer_at = Some(at);
                 self.at(at, Action::Timer { person: p });
             }
@@ -230,6 +230,9 @@ impl World {
     }
 
     pub(crate) fn on_timer(&mut self, p: usize) -> Result<(), String> {
+        if self.people[p].timer_at.is_some_and(|at| at != self.time) {
+            return Ok(()); // another deadline took its place
+        }
         if !self.people[p].asked {
             self.people[p].asked = true;
             let rooms: Vec<String> = self.people[p].rooms.iter().cloned().collect();
@@ -304,7 +307,8 @@ impl World {
             Target::Room(room_name(person.rng.below(rooms) as usize))
         };
         let level = if person.rng.one_in(2) { Level::Stored } else { Level::Replicated };
-        let text = format!("{}-{}-{}", person.n, ticket.0, "x".repeat(person.rng.below(60) as usize));
+        let text =
+            format!("{}-{}-{}", person.n, ticket.0, "x".repeat(person.rng.below(60) as usize));
         let (mid, room) = (None, None);
         let said = Said { text: text.clone(), direct, mid, room, level: None, refused: None };
         person.said.insert(ticket, said);
@@ -324,7 +328,9 @@ impl World {
 
     /// Whether people still wait for something, in words.
     pub(crate) fn people_differ(&self) -> Option<String> {
-        let waiting = self.people.iter().find(|person| !person.is_settled())?;
+        let Some(waiting) = self.people.iter().find(|person| !person.is_settled()) else {
+            return self.people.iter().find_map(|person| self.lacks(person));
+        };
         let (unanswered, unsafe_) = waiting.client.outstanding();
         Some(format!(
             "person{} waits: attached to {:?}, {unanswered} unanswered, {unsafe_} not replicated",
@@ -340,8 +346,8 @@ impl World {
             let Some(account) = person.account() else { continue };
             for said in person.said.values() {
                 if let Some(why) = &said.refused {
-                    if said.direct || why.contains("fast") || why.contains("waiting") {
-                        continue; // nobody by that name; or more than a client may say
+                    if said.direct || why.contains("in time") {
+                        continue; // nobody by that name; or it may have happened or not
                     }
                     return Err(format!("{:?} was refused: {why}", said.text));
                 }
@@ -350,32 +356,35 @@ impl World {
                 };
                 let identity = Identity { room, account, mid };
                 let lines = disk.timeline(room);
-                let times =
-                    lines.iter().filter(|e| e.event.identity() == Some(identity)).count();
+                let times = lines.iter().filter(|e| e.event.identity() == Some(identity)).count();
                 if times != 1 {
                     return Err(format!("{:?} is {times} times in its room", said.text));
                 }
             }
-            for room in &person.opened {
-                if room == BUSY_ROOM {
-                    continue; // people are put out of it
-                }
-                let id = RoomId::public(room);
-                let there: BTreeSet<Identity> =
-                    disk.timeline(id).iter().filter_map(|e| e.event.identity()).collect();
-                let told: BTreeSet<Identity> =
-                    person.told.get(&id).into_iter().flat_map(|t| t.keys().copied()).collect();
-                if told != there {
-                    let missed = there.difference(&told).count();
-                    let dirty = told.difference(&there).count();
-                    return Err(format!(
-                        "person{} missed {missed} lines of {room} and was told {dirty} that are \
-                         not there",
-                        person.n
-                    ));
-                }
-            }
         }
         Ok(())
+    }
+
+    /// What a person who is in a room has not been told of it, or was told wrongly, in words.
+    fn lacks(&self, person: &Person) -> Option<String> {
+        let disk = &self.servers[0].disk;
+        // People are put out of the busy room; what they miss there is theirs to miss.
+        person.opened.iter().filter(|room| *room != BUSY_ROOM).find_map(|room| {
+            let id = RoomId::public(room);
+            let there: BTreeSet<Identity> =
+                disk.timeline(id).iter().filter_map(|e| e.event.identity()).collect();
+            let told: BTreeSet<Identity> =
+                person.told.get(&id).into_iter().flat_map(|t| t.keys().copied()).collect();
+            let (missed, wrong) =
+                (there.difference(&told).count(), told.difference(&there).count());
+            (told != there).then(|| {
+                format!(
+                    "person{} at {:?} missed {missed} lines of {room} and was told {wrong} that \
+                     are not there",
+                    person.n,
+                    person.client.server()
+                )
+            })
+        })
     }
 }

@@ -53,8 +53,7 @@ pub(crate) fn addr_of(n: usize) -> String {
 
 impl Server {
     pub(crate) fn new(n: usize, all: usize, rng: &mut Rng) -> Self {
-        let cluster =
-            (0..all).map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) }).collect();
+        let cluster = (0..all).map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) }).collect();
         Self {
             slot: slot_of(n),
             generation: 1,

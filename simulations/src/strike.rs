@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use chatty_core::io::Input;
 use chatty_core::id::LinkId;
+use chatty_core::io::Input;
+use chatty_core::vector::Vector;
 
 use crate::faults::Fault;
 use crate::world::{Action, Relent, World};
@@ -15,7 +16,8 @@ impl World {
             return;
         }
         let n = self.rng.below(self.servers.len() as u64) as usize;
-        let m = (n + 1 + self.rng.below(self.servers.len() as u64 - 1) as usize) % self.servers.len();
+        let m =
+            (n + 1 + self.rng.below(self.servers.len() as u64 - 1) as usize) % self.servers.len();
         let p = self.rng.below(self.people.len() as u64) as usize;
         let long = 100_000 + self.rng.below(6_000_000);
         let happened = match fault {
@@ -86,8 +88,8 @@ impl World {
                 let alive = self.servers[n].is_alive() && !self.servers[n].is_paused(self.time);
                 if alive {
                     self.give(n, Input::Stop);
-                    let at = self.time + Duration::from_millis(300);
-                    self.at(at, Action::Strike(Fault::Crash));
+                    self.later(300_000, Action::Relent(Relent::End(n)));
+                    self.later(300_000 + long, Action::Start { server: n });
                 }
                 alive
             }
@@ -107,13 +109,23 @@ impl World {
     /// One disk at a time: the next loss counts once the last replaced disk has caught up.
     fn wipe(&mut self, n: usize, long: u64) -> bool {
         let well = self.servers.iter().all(|server| server.is_alive());
-        if !well || self.disks_differ().is_some() {
+        let caught_up = self.replaced.as_ref().is_none_or(|(server, owed)| {
+            owed.iter().all(|(log, upto)| self.servers[*server].disk.upto(log) >= upto)
+        });
+        if !well || !caught_up {
             return false;
         }
         self.kill(n);
         let mut rng = self.rng.clone();
         self.servers[n].lose_disk(&mut rng);
         self.rng = rng;
+        let mut owed = Vector::new();
+        for server in &self.servers {
+            server.disk.logs().iter().for_each(|(log, entries)| {
+                owed.raise(*log, entries.len() as u64);
+            });
+        }
+        self.replaced = Some((n, owed));
         self.later(long, Action::Start { server: n });
         true
     }
@@ -142,6 +154,7 @@ impl World {
         match relent {
             Relent::Unblock(from, to) => self.unblock(from, to),
             Relent::Resume(n) => self.servers[n].resume(),
+            Relent::End(n) => self.kill(n),
             Relent::MendClock(n) => self.servers[n].skew_ms = 0,
             Relent::FastDisk(n) => self.servers[n].slow = false,
             Relent::Uncut(p) => self.uncut_client(p),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use chatty_core::broadcast::Counts as BroadcastCounts;
 use chatty_core::frame::{Class, Frame};
 use chatty_core::id::{LinkId, PersistToken, ReadToken, SessionId};
 use chatty_core::io::Input;
@@ -15,6 +16,7 @@ use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Request};
 use chatty_core::store::Query;
 use chatty_core::time::{Now, Time};
+use chatty_core::vector::Vector;
 use std::sync::Arc;
 
 use crate::faults::{Counts, Fault, Swarm};
@@ -75,6 +77,8 @@ pub(crate) enum Action {
 pub(crate) enum Relent {
     Unblock(usize, usize),
     Resume(usize),
+    /// A server that was told to stop has.
+    End(usize),
     MendClock(usize),
     FastDisk(usize),
     Uncut(usize),
@@ -120,6 +124,8 @@ pub struct World {
     pub(crate) blocked: BTreeMap<(usize, usize), u32>,
     pub(crate) counts: Counts,
     pub(crate) turmoil: bool,
+    /// The slot whose disk was lost last, and what the others held then.
+    pub(crate) replaced: Option<(usize, Vector)>,
     steps: u64,
     trace: DefaultHasher,
     narrate: bool,
@@ -151,6 +157,7 @@ impl World {
             blocked: BTreeMap::new(),
             counts: Counts::new(),
             turmoil: true,
+            replaced: None,
             steps: 0,
             trace: DefaultHasher::new(),
             narrate: false,
@@ -201,10 +208,7 @@ impl World {
     /// # Errors
     /// The first rule that was broken.
     pub fn run(mut self) -> Result<Report, Failure> {
-        // Everybody is in the rooms before anything is said: who stays must hear all of it.
-        self.go_until(Duration::from_secs(20), |world| world.people.iter().all(Person::is_ready))?
-            .then_some(())
-            .ok_or_else(|| self.failure("the clients could not open their rooms in 20 s".into()))?;
+        self.gather()?;
         self.plan_turmoil();
         let end = self.time + self.swarm.turmoil;
         self.go_to(end)?;
@@ -223,6 +227,43 @@ impl World {
             messages: self.people.iter().map(Person::said).sum(),
             settled,
         })
+    }
+
+    /// Everybody is in the rooms before anything is said: who stays must hear all of it.
+    pub(crate) fn gather(&mut self) -> Result<(), Failure> {
+        let limit = Duration::from_secs(20);
+        if self.go_until(limit, |world| world.people.iter().all(Person::is_ready))? {
+            return Ok(());
+        }
+        Err(self.failure(format!("the clients could not open their rooms in {limit:?}")))
+    }
+
+    /// Lets people say so many things, evenly, and waits for the end of the span.
+    pub(crate) fn talk(&mut self, things: usize, span: Duration) -> Result<(), Failure> {
+        let step = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / things.max(1) as u64;
+        for nth in 0..things {
+            let person = nth % self.people.len();
+            self.later(nth as u64 * step, Action::Act { person });
+        }
+        let end = self.time + span + Duration::from_secs(1);
+        self.go_to(end)
+    }
+
+    /// What all servers did together, and how many events there are.
+    pub(crate) fn totals(&self) -> (BroadcastCounts, u64) {
+        let mut all = BroadcastCounts::default();
+        for replica in self.servers.iter().filter_map(|server| server.replica.as_ref()) {
+            let one = replica.counts();
+            all.payload_sends += one.payload_sends;
+            all.range_sends += one.range_sends;
+            all.have_frames += one.have_frames;
+            all.wants += one.wants;
+            all.prunes += one.prunes;
+            all.duplicates += one.duplicates;
+            all.overflows += one.overflows;
+        }
+        let logs = self.servers[0].disk.logs();
+        (all, logs.values().map(|entries| entries.len() as u64).sum())
     }
 
     fn failure(&self, what: String) -> Failure {

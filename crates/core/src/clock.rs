@@ -5,7 +5,7 @@
 //! than half the allowed skew from the lower median over itself and its linked voters takes no
 //! client writes, and goes on replicating and serving reads (CockroachDB's rule).
 
-use crate::time::{Hlc, Now};
+use crate::time::{Hlc, Now, Time};
 
 /// A server's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub struct Clock {
     last: Hlc,
     max_skew_ms: u64,
     /// The median when there was a majority to take it from.
-    median_ms: Option<u64>,
+    median: Option<(u64, Time)>,
     fenced: bool,
     /// Stamps of others too far ahead to be followed.
     skew_events: u64,
@@ -22,7 +22,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that goes on above `last`, the greatest stamp on the disk that is not too far ahead.
     pub const fn new(last: Hlc, max_skew_ms: u64) -> Self {
-        Self { last, max_skew_ms, median_ms: None, fenced: false, skew_events: 0 }
+        Self { last, max_skew_ms, median: None, fenced: false, skew_events: 0 }
     }
 
     /// Starts from the stamps on a disk.
@@ -37,8 +37,24 @@ impl Clock {
         if now.wall_ms > self.last.ms() { now.wall_ms } else { self.last.ms() }
     }
 
+    /// The median as it should read now.
+    fn median_ms(&self, now: Now) -> Option<u64> {
+        let (ms, at) = self.median?;
+        let since = u64::try_from(now.time.since(at).as_millis()).unwrap_or(u64::MAX);
+        Some(ms.saturating_add(since))
+    }
+
+    /// The time that clients are told, and message ids are judged by: the median when this clock
+    /// is off.
+    pub fn told_ms(&self, now: Now) -> u64 {
+        match self.median_ms(now) {
+            Some(median) if self.fenced => median,
+            _ => self.reading_ms(now),
+        }
+    }
+
     fn horizon_ms(&self, now: Now) -> u64 {
-        now.wall_ms.max(self.median_ms.unwrap_or(0)).saturating_add(self.max_skew_ms)
+        now.wall_ms.max(self.median_ms(now).unwrap_or(0)).saturating_add(self.max_skew_ms)
     }
 
     /// Stamps an own event above everything this server and the writer have seen.
@@ -76,7 +92,7 @@ impl Clock {
         }
         clocks.sort_unstable();
         let Some(median) = clocks.get((clocks.len() - 1) / 2).copied() else { return false };
-        self.median_ms = Some(median);
+        self.median = Some((median, now.time));
         let fenced = own.abs_diff(median) > self.max_skew_ms / 2;
         std::mem::replace(&mut self.fenced, fenced) != fenced
     }
@@ -95,7 +111,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Time;
 
     const fn at(wall_ms: u64) -> Now {
         Now { time: Time::from_micros(0), wall_ms }

@@ -672,6 +672,8 @@ pub struct TokenBytes {
 pub struct Gap {
     /// In this room (or direct messages).
     pub room: RoomId,
+    /// None of them is below this: read back as far as here.
+    pub since: Key,
 }
 
 /// Where to go.

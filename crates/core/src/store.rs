@@ -276,8 +276,10 @@ pub enum Rows {
     Events(Vec<Entry>),
     /// To [`Query::Page`], oldest first; whether there may be more below.
     Page(Vec<Line>, bool),
-    /// To [`Query::Since`], by key; `None` if there is too much.
-    Since(Option<Vec<Line>>),
+    /// To [`Query::Since`], by key.
+    Since(Vec<Line>),
+    /// To [`Query::Since`], when there is too much: nothing that is missing is below this.
+    TooFar(Key),
     /// To [`Query::Waiting`], by key.
     Waiting(Vec<Line>),
     /// To [`Query::Message`].
@@ -397,7 +399,7 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
             Rows::Page(lines, more)
         }
         Query::Since { cursor, within, rooms, scan_max } => {
-            Rows::Since(since(view, cursor, within, rooms, *scan_max)?)
+            since(view, cursor, within, rooms, *scan_max)?
         }
         Query::Waiting { account, rooms, within, limit } => {
             let mut waiting = Vec::new();
@@ -460,9 +462,19 @@ fn since<V: View>(
     within: &Vector,
     rooms: &BTreeSet<RoomId>,
     scan_max: usize,
-) -> Result<Option<Vec<Line>>, V::Error> {
+) -> Result<Rows, V::Error> {
     if within.ahead_of(cursor) > scan_max as u64 {
-        return Ok(None);
+        // Stamps rise within a log: its first missing event bounds all that are missing of it.
+        let mut least = Key::MAX;
+        for (log, upto) in within.iter() {
+            let next = cursor.upto(log) + 1;
+            if next <= upto
+                && let Some(entry) = view.events(log, next, next, 1)?.first()
+            {
+                least = least.min(entry.event.key(log.origin));
+            }
+        }
+        return Ok(Rows::TooFar(least));
     }
     let mut lines = Vec::new();
     for (log, upto) in within.iter() {
@@ -476,7 +488,7 @@ fn since<V: View>(
         }
     }
     lines.sort_by_key(Line::key);
-    Ok(Some(lines))
+    Ok(Rows::Since(lines))
 }
 
 /// Why a store refuses.

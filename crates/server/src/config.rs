@@ -1,6 +1,6 @@
 //! The file that a server is started with.
 //!
-//! Every key is explained in the file that `init` writes ([`template`]). What is wrong is told in
+//! Every key is explained in the file that `init` writes (`template`). What is wrong is told in
 //! one line that names the file, the key and what to do.
 
 use std::fmt;

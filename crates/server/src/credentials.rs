@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use chatty_core::config::VOTERS_MAX;
 use chatty_core::id::Slot;
 use chatty_core::token::TokenKey;
 use chatty_net::pki::{NotAfter, PkiError};
@@ -12,8 +11,6 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::config::Config;
 use crate::files::{self, FileError};
-
-const _: () = assert!(VOTERS_MAX <= crate::config::SERVERS_MAX);
 
 /// What a server proves itself with.
 #[derive(Debug)]

@@ -214,9 +214,9 @@ async fn accept(endpoint: Endpoint, greeter: Greeter, gateway: Gateway, doors: D
                         Ok(ready) => doors.tell(Event::LinkReady(Box::new(ready))),
                         // It may be the one of two connections dialled at once that goes.
                         Err(why @ GreetError::Link(_)) => {
-                            tracing::debug!(server = %slot, "no link: {why}");
+                            tracing::debug!(peer = %slot, "no link: {why}");
                         }
-                        Err(why) => tracing::info!(server = %slot, "no link: {why}"),
+                        Err(why) => tracing::info!(peer = %slot, "no link: {why}"),
                     }
                 });
             }

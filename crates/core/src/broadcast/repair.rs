@@ -121,9 +121,14 @@ impl Broadcast {
 
     pub(super) fn on_digest(&mut self, link: LinkId, hash: u64) {
         if hash == self.durable.digest() {
-            if let Some(link) = self.links.get_mut(&link) {
-                link.told = true;
-                self.durable.iter().for_each(|(log, upto)| link.raise_has(log, upto));
+            // Equal hashes say as much as the whole vector: its disk holds what ours does.
+            let held = self.durable.clone();
+            let Some(link) = self.links.get_mut(&link) else { return };
+            link.told = true;
+            let server = link.peer.server;
+            held.iter().for_each(|(log, upto)| link.raise_has(log, upto));
+            for (log, upto) in held.iter() {
+                self.count_disk(server, log, upto, Told::Whole);
             }
             return;
         }

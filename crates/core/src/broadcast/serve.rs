@@ -138,7 +138,11 @@ impl Broadcast {
         let active = Active { reading: false, ..active };
         let entries = match rows {
             Rows::Events(entries) => entries,
-            Rows::Page(..) | Rows::Since(_) | Rows::Waiting(_) | Rows::Message(_) => Vec::new(),
+            Rows::Page(..)
+            | Rows::Since(_)
+            | Rows::TooFar(_)
+            | Rows::Waiting(_)
+            | Rows::Message(_) => Vec::new(),
             Rows::Failed(why) => {
                 let what = format!("could not read log {} from {}: {why}", active.log, active.next);
                 self.out.push_back(Output::Log(crate::io::Severity::Error, what));

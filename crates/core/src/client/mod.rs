@@ -219,7 +219,7 @@ impl Client {
             Phase::Dialing { until, .. } | Phase::Attaching { until, .. } => Some(*until),
             Phase::Attached(session) => [
                 Some(session.next_deadline(&self.config.timing)),
-                self.outbox.paused_until(),
+                self.outbox.next_deadline(),
                 self.asks.retry_at(),
                 self.rereads.retry_at(),
             ]

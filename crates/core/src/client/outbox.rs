@@ -5,6 +5,7 @@
 //! order, under the same ids; a server that knows an id answers with its state.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use crate::id::{AccountId, Mid, RequestId, RoomId};
 use crate::session::{Code, Level, Send, Sent, Target};
@@ -20,6 +21,11 @@ const DRAFTS_MAX: usize = 4096;
 /// in a cluster without a majority they rest on their server's disk alone.
 const KEPT_MAX: usize = 65_536;
 
+/// A message whose id is in a server's future is tried again after this…
+const EARLY_RETRY: Duration = Duration::from_millis(500);
+/// … for so long: more than servers that reach each other need to tell.
+const EARLY_MAX: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
     ticket: Ticket,
@@ -30,6 +36,10 @@ struct Kept {
     reached: Option<Level>,
     room: Option<RoomId>,
     key: Option<Key>,
+    /// Whether a server may have taken it without saying so.
+    doubtful: bool,
+    /// Since when servers say that its id is in their future.
+    early_since: Option<Time>,
 }
 
 /// A message that reached a level.
@@ -52,6 +62,8 @@ pub(super) struct Outbox {
     /// Of those kept, the ones to send (again).
     unsent: BTreeSet<Mid>,
     asked: BTreeMap<RequestId, Mid>,
+    /// Messages whose id is in the future for the server: when to try again.
+    postponed: BTreeMap<Mid, Time>,
     /// Messages in flight at most now: halved by a refusal as busy, grown by every answer, so that
     /// few overtake a refused one.
     window: usize,
@@ -67,6 +79,7 @@ impl Outbox {
             kept: BTreeMap::new(),
             unsent: BTreeSet::new(),
             asked: BTreeMap::new(),
+            postponed: BTreeMap::new(),
             window: WINDOW_MAX,
             paused_until: None,
             unanswered: 0,
@@ -81,8 +94,9 @@ impl Outbox {
         self.drafts.len() + self.unanswered
     }
 
-    pub(super) const fn paused_until(&self) -> Option<Time> {
-        self.paused_until
+    /// When something that waits may go.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.postponed.values().copied().chain(self.paused_until).min()
     }
 
     pub(super) fn submit(
@@ -97,7 +111,18 @@ impl Outbox {
             let reason = "too many messages wait to be sent; wait for their answers".into();
             return Err(Failure::Refused(Code::Busy, reason));
         }
-        let kept = Kept { ticket, to, text, wanted, at, reached: None, room: None, key: None };
+        let kept = Kept {
+            ticket,
+            to,
+            text,
+            wanted,
+            at,
+            reached: None,
+            room: None,
+            key: None,
+            doubtful: false,
+            early_since: None,
+        };
         self.drafts.push_back(kept);
         Ok(())
     }
@@ -106,6 +131,11 @@ impl Outbox {
     pub(super) fn has_next(&mut self, now: Time) -> bool {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
+        }
+        let due = self.postponed.iter().filter(|(_, at)| **at <= now).map(|(mid, _)| *mid);
+        for mid in due.collect::<Vec<_>>() {
+            self.postponed.remove(&mid);
+            self.unsent.insert(mid);
         }
         self.paused_until.is_none()
             && self.asked.len() < self.window
@@ -141,6 +171,7 @@ impl Outbox {
             let Some(mid) = stored.map(|(mid, _)| *mid) else { return };
             self.kept.remove(&mid);
             self.unsent.remove(&mid);
+            self.postponed.remove(&mid);
         }
     }
 
@@ -176,6 +207,7 @@ impl Outbox {
         if level == Level::Replicated {
             self.kept.remove(&mid);
             self.unsent.remove(&mid);
+            self.postponed.remove(&mid);
         }
         Some(Settled { ticket, mid, room, key, level, replicas, at })
     }
@@ -189,6 +221,27 @@ impl Outbox {
         self.window = (self.window / 2).max(1);
         self.paused_until = Some(self.paused_until.map_or(again, |until| until.max(again)));
         true
+    }
+
+    /// Its id is in the future for this server: an earlier one's clock was ahead. What no server can
+    /// have taken gets a new id; what one may have taken keeps it, and is tried again until the
+    /// servers have told each other or the time has come.
+    /// It is given up, as doubtful as it was, after [`EARLY_MAX`]; then its ticket is returned.
+    pub(super) fn too_early(&mut self, now: Time, request: RequestId) -> Option<Ticket> {
+        let mid = self.asked.remove(&request)?;
+        let kept = self.kept.get_mut(&mid)?;
+        if kept.doubtful || kept.reached.is_some() {
+            let since = *kept.early_since.get_or_insert(now);
+            if kept.reached.is_none() && now.since(since) > EARLY_MAX {
+                self.unanswered -= 1;
+                return self.kept.remove(&mid).map(|kept| kept.ticket);
+            }
+            self.postponed.insert(mid, now + EARLY_RETRY);
+        } else if let Some(kept) = self.kept.remove(&mid) {
+            self.unanswered -= 1;
+            self.drafts.push_front(kept);
+        }
+        None
     }
 
     /// Refused for good: whose message it was. One that an earlier server stored has happened, and
@@ -205,7 +258,12 @@ impl Outbox {
 
     /// The connection is lost: everything not replicated goes again.
     pub(super) fn lost(&mut self) {
-        self.asked.clear();
+        for mid in std::mem::take(&mut self.asked).into_values() {
+            if let Some(kept) = self.kept.get_mut(&mid) {
+                kept.doubtful = true;
+            }
+        }
+        self.postponed.clear();
         self.unsent = self.kept.keys().copied().collect();
         self.paused_until = None;
         self.window = WINDOW_MAX;

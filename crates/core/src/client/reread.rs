@@ -1,7 +1,8 @@
 //! Reading a room again after a gap.
 //!
 //! A server drops lines rather than wait for a slow client, and says so. The client then pages
-//! back until it meets what its tokens cover, and tells what is new, oldest first. Meanwhile the
+//! back as far as the server says that lines may be missing (late lines sort below others that were
+//! told, so meeting a known line proves nothing), and tells what is new, oldest first. Meanwhile the
 //! cursor stands still: a fail-over in between must find it below the gap.
 
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ struct Reread {
     before: Option<Key>,
     lines: Vec<Line>,
     pages: u32,
+    /// Nothing below this is missing.
+    since: Key,
 }
 
 /// The rooms being read again.
@@ -47,8 +50,10 @@ impl Rereads {
     }
 
     /// Begins, or begins again: pages read before a second gap may lack what it dropped.
-    pub(super) fn start(&mut self, room: RoomId, of: Target) {
-        let fresh = Reread { of, stage: Stage::Due, before: None, lines: Vec::new(), pages: 0 };
+    pub(super) fn start(&mut self, room: RoomId, of: Target, since: Key) {
+        let since = self.rooms.get(&room).map_or(since, |reread| reread.since.min(since));
+        let (stage, before, lines) = (Stage::Due, None, Vec::new());
+        let fresh = Reread { of, stage, before, lines, pages: 0, since };
         self.rooms.insert(room, fresh);
     }
 
@@ -122,7 +127,7 @@ impl Client {
     pub(super) fn on_reread_page(&mut self, now: Time, page: Page) {
         let Some(room) = self.rereads.room_of(page.request) else { return };
         let Some(reread) = self.rereads.rooms.get_mut(&room) else { return };
-        let met = page.lines.iter().all(|line| self.rooms.has(line, &self.base));
+        let met = page.lines.first().is_none_or(|line| line.key() <= reread.since);
         reread.pages += 1;
         if let Some(first) = page.lines.first() {
             reread.before = Some(first.key());

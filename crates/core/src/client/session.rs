@@ -103,10 +103,12 @@ impl Tip {
         ms.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(0))
     }
 
-    /// An id above every one used before.
+    /// An id above every one used before, as long as the servers' clocks agree.
     pub(super) fn next_mid(&self, now: Time, rng: &mut Rng) -> Mid {
         let mid = Mid::at(self.clock_ms(now), rng.bits128());
-        if mid > self.last_mid {
+        // An id made by a clock that turned out to be far ahead is not followed.
+        let mad = self.last_mid.unix_ms() > mid.unix_ms().saturating_add(SKEW_MAX_MS);
+        if mid > self.last_mid || mad {
             return mid;
         }
         let next = Mid::new(self.last_mid.bits().saturating_add(1));
@@ -341,6 +343,11 @@ impl Client {
                     self.asks.busy(refused.request, again);
                 }
             }
+            Code::BadMid if self.outbox.expects(refused.request) => {
+                if let Some(ticket) = self.outbox.too_early(now, refused.request) {
+                    self.emit(ClientEvent::Failed { ticket, failure: Failure::TimedOut });
+                }
+            }
             Code::NotReady if only && refused.request != RequestId(0) => {
                 self.asks.busy(refused.request, now + self.config.timing.backoff_min);
             }
@@ -406,7 +413,7 @@ impl Client {
             Some(target) => {
                 // What proved less than it seemed is taken back.
                 self.cursor.clone_from(&self.base);
-                self.rereads.start(gap.room, target);
+                self.rereads.start(gap.room, target, gap.since);
                 self.pump(now);
             }
             None if self.config.direct == Direct::Take => self.emit(ClientEvent::Notice(

@@ -222,7 +222,10 @@ fn inputs_of_an_older_connection_change_nothing() {
     let (mut client, old) = attached();
     let new = fail_over(&mut client, old, welcome("s2"));
     drain(&mut client);
-    client.handle(at(101), Input::Item(old, Item::Gap(Gap { room: RoomId::public("lobby") })));
+    client.handle(
+        at(101),
+        Input::Item(old, Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN })),
+    );
     client.handle(at(101), Input::Disconnected(old, "late".into()));
     client.handle(at(101), Input::Hint(old));
     assert_eq!(drain(&mut client), []);
@@ -422,7 +425,7 @@ fn a_gap_takes_back_what_lines_seemed_to_prove() {
     client.handle(at(4), Input::Item(conn, shown(&line(1, 9, 1, "live"))));
     assert_eq!(client.cursor().upto(log), 9);
     let room = RoomId::public("lobby");
-    client.handle(at(5), Input::Item(conn, Item::Gap(Gap { room })));
+    client.handle(at(5), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
     assert_eq!(client.cursor().upto(log), 5, "line 8 may have been dropped in another room");
 }
 
@@ -510,7 +513,7 @@ fn a_gap_is_read_again_and_the_cursor_waits_for_it() {
     open_lobby(&mut client, conn, vec![line(1, 1, 0, "a")]);
     client.handle(at(3), Input::Item(conn, token(&[(1, 1)])));
     let room = RoomId::public("lobby");
-    client.handle(at(4), Input::Item(conn, Item::Gap(Gap { room })));
+    client.handle(at(4), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
     let live = line(1, 5, 50, "e");
     client.handle(at(5), Input::Item(conn, shown(&live)));
     client.handle(at(5), Input::Item(conn, token(&[(1, 5)])));

@@ -4,13 +4,16 @@
 //! a while), the name it asks for is written, it is welcomed, what it missed is read and shown,
 //! then it is live. Nothing it asks meanwhile is carried out before.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::deliver::RoomLine;
 use super::requests::Reading;
 use super::send::Bucket;
 use super::{Phase, Session, View, refusal};
 use crate::event::{Body, Nick};
 use crate::id::{AccountId, Mid, Origin, RequestId, RoomId, SessionId};
-use crate::io::Output;
+use crate::io::{Output, Severity};
 use crate::register::Membership;
 use crate::replica::Replica;
 use crate::session::{
@@ -37,15 +40,15 @@ enum Stage {
     Fetching(Time),
     /// Waiting for its name to be durable.
     Naming,
-    /// Reading what it missed; lines shown from this place on follow.
-    Reading(u64),
+    /// Reading what it missed up to a vector; lines shown from the place on follow.
+    Reading(u64, Arc<Vector>),
 }
 
 impl Attaching {
-    pub(super) const fn deadline(&self) -> Option<Time> {
+    pub(super) fn deadline(&self) -> Option<Time> {
         match self.stage {
             Stage::Fetching(until) => Some(until),
-            Stage::Naming | Stage::Reading(_) => None,
+            Stage::Naming | Stage::Reading(..) => None,
         }
     }
 }
@@ -131,7 +134,7 @@ impl Replica {
     pub(super) fn advance(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.all.get(&id) else { return };
         let Phase::Attaching(attaching) = &session.phase else { return };
-        match attaching.stage {
+        match &attaching.stage {
             Stage::Fetching(until) => {
                 let durable = self.broadcast.durable();
                 let here = durable.covers_all(&attaching.need);
@@ -139,7 +142,7 @@ impl Replica {
                 let hopeless = self.unreachable().is_empty()
                     && self.broadcast.links_told() == self.links.len()
                     && durable.covers_all(&self.broadcast.claimed());
-                if here || hopeless || until <= now.time {
+                if here || hopeless || *until <= now.time {
                     self.name_session(now, id);
                 }
             }
@@ -148,7 +151,7 @@ impl Replica {
                     self.welcome(now, id);
                 }
             }
-            Stage::Reading(_) => {}
+            Stage::Reading(..) => {}
         }
     }
 
@@ -180,9 +183,10 @@ impl Replica {
 
     fn welcome(&mut self, now: Now, id: SessionId) {
         let place = self.sessions.recent.end();
+        let durable = self.broadcast.durable().clone();
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         let Phase::Attaching(attaching) = &mut session.phase else { return };
-        attaching.stage = Stage::Reading(place);
+        attaching.stage = Stage::Reading(place, durable.clone());
         let Attaching { attach, need, .. } = (**attaching).clone();
         let account = session.account;
         let mut rooms = Vec::new();
@@ -205,7 +209,6 @@ impl Replica {
             self.presence.enter(account, Some(room.id));
         }
         let nick = self.name_of(account);
-        let durable = self.broadcast.durable().clone();
         let stale: Vec<(Origin, u64)> = need
             .iter()
             .map(|(log, upto)| (log.origin, upto.saturating_sub(durable.upto(log))))
@@ -219,7 +222,7 @@ impl Replica {
             servers: self.config.servers.clone(),
             account,
             nick: nick.clone(),
-            clock_ms: self.clock.reading_ms(now),
+            clock_ms: self.clock.told_ms(now),
             token: self.seal(account),
             closed,
             rooms,
@@ -263,49 +266,69 @@ impl Replica {
             self.go_live(now, id, &attach.cursor, from);
             return;
         }
-        let Some(session) = self.sessions.all.get(&id) else { return };
-        let mut rooms: std::collections::BTreeSet<RoomId> = session.rooms.keys().copied().collect();
-        if takes_direct {
-            rooms.extend(self.rooms.directs(account));
-        }
-        let cursor = attach.cursor.clone();
+        self.read_since(id, attach.cursor.clone(), within);
+    }
+
+    fn read_since(&mut self, id: SessionId, cursor: Vector, within: Arc<Vector>) {
+        let rooms = self.shown_rooms(id);
         let scan_max = self.config.limits.since_scan;
         self.read(id, Reading::Missed, Query::Since { cursor, within, rooms, scan_max });
+    }
+
+    /// The rooms a session is shown, direct messages included.
+    fn shown_rooms(&self, id: SessionId) -> BTreeSet<RoomId> {
+        let Some(session) = self.sessions.all.get(&id) else { return BTreeSet::new() };
+        let mut rooms: BTreeSet<RoomId> = session.rooms.keys().copied().collect();
+        if session.direct {
+            rooms.extend(self.rooms.directs(session.account));
+        }
+        rooms
     }
 
     /// The disk told what a client missed.
     pub(super) fn missed_read(&mut self, now: Now, id: SessionId, rows: Rows) {
         let Some(session) = self.sessions.all.get(&id) else { return };
         let Phase::Attaching(attaching) = &session.phase else { return };
-        let Stage::Reading(place) = attaching.stage else { return };
+        let Stage::Reading(place, _) = attaching.stage else { return };
         let cursor = attaching.attach.cursor.clone();
-        let account = session.account;
         match rows {
-            Rows::Since(Some(lines)) | Rows::Waiting(lines) => {
+            Rows::Since(lines) | Rows::Waiting(lines) => {
                 for line in lines {
                     self.show_to(now, id, &RoomLine::of(line));
                 }
             }
-            Rows::Since(None)
-            | Rows::Failed(_)
-            | Rows::Events(_)
-            | Rows::Page(..)
-            | Rows::Message(_) => {
-                let mut rooms: Vec<RoomId> = session.rooms.keys().copied().collect();
-                if session.direct {
-                    rooms.extend(self.rooms.directs(account));
-                }
-                for room in rooms {
-                    self.deliver_answer(vec![id], Item::Gap(Gap { room }));
-                }
+            Rows::TooFar(since) => self.tell_gaps(id, since),
+            Rows::Failed(why) => {
+                self.log(Severity::Error, format!("could not read what a client missed: {why}"));
+                self.tell_gaps(id, Key::MIN);
             }
+            Rows::Events(_) | Rows::Page(..) | Rows::Message(_) => {}
         }
         self.go_live(now, id, &cursor, place);
     }
 
-    /// Shows what happened since `place` and is not covered by the cursor, then everything.
+    fn tell_gaps(&mut self, id: SessionId, since: Key) {
+        for room in self.shown_rooms(id) {
+            self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
+        }
+    }
+
+    /// Shows what happened since `place` and is not covered by the cursor, then everything. If more
+    /// happened than is kept in memory, the disk is read again, from where the last read ended.
     fn go_live(&mut self, now: Now, id: SessionId, cursor: &Vector, place: u64) {
-        self.show_from(now, id, place, |key| !cursor.covers(key.event()));
+        if !self.show_from(now, id, place, |key| !cursor.covers(key.event())) {
+            let place = self.sessions.recent.end();
+            let within = self.broadcast.durable().clone();
+            let Some(session) = self.sessions.all.get_mut(&id) else { return };
+            let Phase::Attaching(attaching) = &mut session.phase else { return };
+            let next = Stage::Reading(place, within.clone());
+            if let Stage::Reading(_, read) = std::mem::replace(&mut attaching.stage, next) {
+                let mut read = (*read).clone();
+                read.join(cursor);
+                self.read_since(id, read, within);
+            }
+            return;
+        }
         if let Some(session) = self.sessions.all.get_mut(&id)
             && matches!(session.phase, Phase::Attaching(_))
         {

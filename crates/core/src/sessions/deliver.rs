@@ -182,8 +182,11 @@ impl Replica {
             if !session.is_live() {
                 continue;
             }
-            if session.queued + cost > limit || session.gapped.contains(&room) {
-                session.gapped.insert(room);
+            // Once a line is lost all are, until the client knows: a later line of the same log in
+            // another room would raise its cursor above the lost one.
+            if session.queued + cost > limit || !session.gapped.is_empty() {
+                let least = session.gapped.entry(room).or_insert(key);
+                *least = key.min(*least);
                 continue;
             }
             session.queued += cost;
@@ -222,27 +225,16 @@ impl Replica {
         }
     }
 
-    /// Shows a session the recent lines from a place on that `fits` accepts.
+    /// Shows a session the recent lines from a place on that `fits` accepts; false if some of them
+    /// are not kept any more.
     pub(super) fn show_from(
         &mut self,
         now: Now,
         id: SessionId,
         place: u64,
         fits: impl Fn(Key) -> bool,
-    ) {
-        let Some(lines) = self.sessions.recent.from(place) else {
-            // More happened while the disk was read than is kept: the client reads its rooms.
-            let rooms: Vec<RoomId> = self
-                .sessions
-                .all
-                .get(&id)
-                .map(|session| session.rooms.keys().copied().collect())
-                .unwrap_or_default();
-            for room in rooms {
-                self.deliver_answer(vec![id], Item::Gap(Gap { room }));
-            }
-            return;
-        };
+    ) -> bool {
+        let Some(lines) = self.sessions.recent.from(place) else { return false };
         let lines: Vec<RoomLine> = lines
             .filter(|(line, _)| fits(line.key()))
             .map(|(line, audience)| RoomLine { line: line.clone(), audience: Some(*audience) })
@@ -250,6 +242,7 @@ impl Replica {
         for line in lines {
             self.show_to(now, id, &line);
         }
+        true
     }
 
     /// Queues an answer once the session's own events before it are durable and shown.
@@ -334,8 +327,8 @@ impl Replica {
             return;
         }
         let rooms = std::mem::take(&mut session.gapped);
-        for room in rooms {
-            self.deliver_answer(vec![id], Item::Gap(Gap { room }));
+        for (room, since) in rooms {
+            self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
         }
     }
 

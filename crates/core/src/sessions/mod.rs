@@ -52,8 +52,8 @@ pub(crate) struct Session {
     seen: Hlc,
     /// Bytes delivered that have not left yet.
     queued: usize,
-    /// Rooms whose lines were dropped.
-    gapped: BTreeSet<RoomId>,
+    /// Rooms whose lines were dropped, and the least key of those.
+    gapped: BTreeMap<RoomId, Key>,
     rate: Bucket,
     /// The name it was told to go by.
     nick: String,
@@ -208,7 +208,7 @@ impl Session {
             barrier: 0,
             seen: Hlc::from_bits(0),
             queued: 0,
-            gapped: BTreeSet::new(),
+            gapped: BTreeMap::new(),
             rate,
             nick: String::new(),
             told: Vector::new(),

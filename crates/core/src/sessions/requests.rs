@@ -226,6 +226,13 @@ impl Replica {
 
     /// A room is open: its last lines, then what happened since they were read.
     fn opened(&mut self, now: Now, id: SessionId, open: &Open, place: u64, lines: Vec<Line>) {
+        if self.sessions.recent.from(place).is_none()
+            && let Some(session) = self.sessions.all.get_mut(&id)
+        {
+            // More happened while the disk was read than is kept: read it again.
+            session.inbox.push_front(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
+            return;
+        }
         let room = RoomId::public(&open.room);
         let account = self.account(id);
         let since = self.clock.last();
@@ -530,7 +537,7 @@ impl Replica {
     }
 
     fn pong(&mut self, now: Now, id: SessionId, request: RequestId) {
-        let clock_ms = self.clock.reading_ms(now);
+        let clock_ms = self.clock.told_ms(now);
         self.answer(id, Item::Pong(Pong { request, clock_ms }));
     }
 

@@ -137,11 +137,6 @@ impl Replica {
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let account = session.account;
         let (room, body) = self.address(id, account, send)?;
-        let horizon = self.clock.reading_ms(now).saturating_add(self.config.timing.max_skew_ms);
-        if send.mid.unix_ms() > horizon {
-            let why = "the message id's time is in the future: make it from the server's clock";
-            return Err(refusal(request, Code::BadMid, why));
-        }
         let identity = Identity { room, account, mid: send.mid };
         match self.sessions.mids.recall(&identity) {
             Recall::Known(known) => self.answer_known(now, id, send, room, &body, known),
@@ -232,6 +227,11 @@ impl Replica {
         body: &Body,
     ) -> Result<(), Item> {
         let request = send.request;
+        let horizon = self.clock.told_ms(now).saturating_add(self.config.timing.max_skew_ms);
+        if send.mid.unix_ms() > horizon {
+            let why = "the message id's time is in the future: make it from the server's clock";
+            return Err(refusal(request, Code::BadMid, why));
+        }
         if self.sessions.acks.count >= WAITING_MAX {
             return Err(busy(request, "too many messages wait for other servers", 1000));
         }
@@ -331,7 +331,9 @@ impl Replica {
 
     /// Everything of a log that is on a majority of disks is answered for good.
     fn answer_replicated(&mut self, log: Log) {
-        let upto = self.broadcast.replicated_upto(log);
+        // Only what was shown here: an answer proves to its client all that came before it in the
+        // log, so it must not overtake the lines that wait for a slow disk.
+        let upto = self.broadcast.replicated_upto(log).min(self.broadcast.durable().upto(log));
         let Some(acks) = self.sessions.acks.logs.get_mut(&log) else { return };
         let rest = acks.waiting.split_off(&upto.saturating_add(1));
         let safe = std::mem::replace(&mut acks.waiting, rest);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use chatty_core::id::{LinkId, SessionId};
+use chatty_core::id::{LinkId, Origin, SessionId, Slot};
 use chatty_core::io::{Input, Output, Severity};
 use chatty_core::replica::Replica;
 use chatty_core::time::{Now, Time};
@@ -37,6 +37,8 @@ const STOP_LIMIT: Duration = Duration::from_millis(1000);
 const ACK_LIMIT: Duration = Duration::from_millis(250);
 /// The same line of the replica is logged once in this time.
 const SAME_LINE: Duration = Duration::from_secs(60);
+/// A link that ends sooner is told of as such a line.
+const BRIEF: Duration = Duration::from_secs(10);
 /// Lines remembered for that.
 const LINES: usize = 64;
 
@@ -78,6 +80,8 @@ pub(crate) struct Driver {
     writing: Writing,
     stage: Stage,
     lines: BTreeMap<String, Instant>,
+    /// Runs whose last link did not live long.
+    brief: BTreeMap<Slot, Origin>,
 }
 
 /// Whether the disk is at work on a batch.
@@ -115,6 +119,7 @@ impl Driver {
             writing: Writing::No,
             stage: Stage::Running,
             lines: BTreeMap::new(),
+            brief: BTreeMap::new(),
         })
     }
 
@@ -230,18 +235,35 @@ impl Driver {
         if let Some(old) = old {
             self.handle(Input::LinkDown(old));
         }
-        tracing::info!(
-            server = %peer.slot, disk = %peer.server, run = %peer.origin, link = link.0, "linked"
-        );
+        if self.brief.get(&peer.slot) != Some(&peer.origin) {
+            tracing::info!(
+                peer = %peer.slot, disk = %peer.server, run = %peer.origin, link = link.0, "linked"
+            );
+        }
         self.handle(Input::LinkUp(link, peer));
     }
 
     fn on_link_lost(&mut self, link: LinkId, why: &str) {
         // A link that was closed here is not there any more, and the replica knows.
-        let Some(peer) = self.links.peer(link) else { return };
-        tracing::info!(server = %peer.slot, link = link.0, "link lost: {why}");
-        self.links.close(link, DONE, "");
-        self.handle(Input::LinkDown(link));
+        if self.links.peer(link).is_some() {
+            self.tell_end(link, "lost", why);
+            self.links.close(link, DONE, "");
+            self.handle(Input::LinkDown(link));
+        }
+    }
+
+    /// Tells why a link ends. One that is made and ended again and again (another server is fenced,
+    /// say) is told once, and that it was made too.
+    fn tell_end(&mut self, link: LinkId, how: &str, why: &str) {
+        let Some((peer, age)) = self.links.peer(link) else { return };
+        let (slot, run) = (peer.slot.clone(), peer.origin);
+        if age > BRIEF {
+            self.brief.remove(&slot);
+            tracing::info!(peer = %slot, link = link.0, "link {how}: {why}");
+        } else {
+            self.log(Severity::Info, format!("link to {slot} {how}: {why}"));
+            self.brief.insert(slot, run);
+        }
     }
 
     fn on_output(&mut self, output: Output) {
@@ -260,7 +282,10 @@ impl Driver {
                 }
             },
             Output::DropQueue(link, class) => self.links.drop_queue(link, class),
-            Output::Close(link, why) => self.links.close(link, REFUSED, &why),
+            Output::Close(link, why) => {
+                self.tell_end(link, "closed", &why);
+                self.links.close(link, REFUSED, &why);
+            }
             Output::Persist(token, batch) => {
                 self.writing = Writing::Yes;
                 if self.disk.write(token, batch).is_err() {

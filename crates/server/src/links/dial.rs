@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use chatty_core::rng::Rng;
 use chatty_core::session::ServerAddr;
-use chatty_net::{Connection, Endpoint};
+use chatty_net::{Connection, ConnectionError, Endpoint};
 use tokio::sync::{Semaphore, watch};
 
 use super::{Greeter, Linked};
@@ -45,12 +45,13 @@ impl Dialler {
             let began = Instant::now();
             match self.dial().await {
                 Ok(connection) => {
-                    let why = close::reason(&connection.closed().await);
+                    let why = connection.closed().await;
                     if began.elapsed() > GOOD {
                         wait = BACKOFF_MIN;
                         told.clear();
+                    } else if let ConnectionError::ApplicationClosed(_) = why {
+                        self.tell(&mut told, close::reason(&why));
                     }
-                    self.tell(&mut told, why);
                 }
                 Err(why) => self.tell(&mut told, why),
             }
@@ -66,7 +67,7 @@ impl Dialler {
     /// A reason is told once, not with every dial.
     fn tell(&self, told: &mut String, why: String) {
         if *told != why && *self.linked.borrow() == Linked::No {
-            tracing::info!(server = %self.to.name, addr = self.to.addr, "not linked: {why}");
+            tracing::info!(peer = %self.to.name, addr = self.to.addr, "not linked: {why}");
             *told = why;
         }
     }

@@ -105,9 +105,9 @@ impl Links {
         same_runs && race && link.dialled_by == self.me.min(link.peer.server)
     }
 
-    /// Who is at the other end, if the link is there.
-    pub(crate) fn peer(&self, link: LinkId) -> Option<&Peer> {
-        self.live.get(&link).map(|link| &link.peer)
+    /// Who is at the other end and for how long, if the link is there.
+    pub(crate) fn peer(&self, link: LinkId) -> Option<(&Peer, Duration)> {
+        self.live.get(&link).map(|link| (&link.peer, link.since.elapsed()))
     }
 
     /// Queues a frame.

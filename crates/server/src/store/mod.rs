@@ -15,7 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use chatty_core::id::{Log, Origin};
 use chatty_core::store::{
-    Batch, Committed, Loaded, LoadedLog, Query, Reader, Rows, Store, StoreError, answer, plan,
+    Batch, Committed, Entry, Loaded, LoadedLog, Query, Reader, Rows, Store, StoreError, answer,
+    plan,
 };
 use fjall::{Guard, PersistMode, Readable};
 
@@ -38,8 +39,40 @@ pub struct FjallStore {
 /// Whether the database takes writes.
 enum Health {
     Sound,
-    /// A write failed before it reached the disk: the database has to be opened again.
-    Failed,
+    /// There was no room for a write: the database has to be opened again. It may be there all the
+    /// same, whole, since what was left of it is written when the database is closed.
+    Full(Option<Unsure>),
+    /// The disk did not confirm a write. The kernel may have dropped what it could not write, so
+    /// that another attempt would succeed without it.
+    Unconfirmed(String),
+}
+
+/// A write of which it is not known whether it arrived.
+#[derive(Clone)]
+struct Unsure {
+    /// The logs it continues, as they are with it.
+    heads: BTreeMap<Log, LoadedLog>,
+    done: Committed,
+}
+
+impl Unsure {
+    /// Whether these are the batch's events.
+    fn is_of(&self, batch: &Batch) -> bool {
+        let is_here = |e: &Entry| {
+            self.heads
+                .get(&e.log)
+                .is_some_and(|head| e.event.seq < head.upto || e.chain == head.chain)
+        };
+        !batch.entries.is_empty()
+            && batch.entries.len() == self.done.outcomes.len()
+            && batch.entries.iter().all(is_here)
+    }
+}
+
+fn unconfirmed(why: &str) -> StoreError {
+    StoreError::Corrupt(format!(
+        "the disk did not confirm a write ({why}); check the disk, then start the server again"
+    ))
 }
 
 impl FjallStore {
@@ -85,20 +118,46 @@ impl FjallStore {
         })
     }
 
-    /// Opens the database again after a failed write. What failed must not have arrived: a write
-    /// that the kernel took and did not confirm cannot be told from one that is safe.
-    fn reopen(&mut self) -> Result<(), StoreError> {
+    /// Opens the database again after there was no room for a write. Tells what the write did if
+    /// it is there.
+    fn reopen(&mut self, unsure: Option<Unsure>) -> Result<Option<Unsure>, StoreError> {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
         *shared = None;
         let tables = Tables::open(&self.folder)?;
-        if read_heads(&tables)? != self.heads {
-            return Err(StoreError::Corrupt(
-                "a write that failed is there all the same; start the server again".into(),
-            ));
-        }
+        // What was read back came from the kernel's memory, not from the disk.
+        tables.db.persist(PersistMode::SyncAll).map_err(store_error)?;
+        let found = read_heads(&tables)?;
+        let mut with = self.heads.clone();
+        with.extend(unsure.iter().flat_map(|unsure| unsure.heads.clone()));
+        let arrived = if found == self.heads {
+            None
+        } else if found == with {
+            unsure
+        } else {
+            let what = "the logs are not as they were written; restore the backup, or empty it";
+            return Err(StoreError::Corrupt(what.into()));
+        };
+        self.heads = found;
         *shared = Some(tables);
         self.health = Health::Sound;
-        Ok(())
+        Ok(arrived)
+    }
+
+    /// What a failed commit means for the next one.
+    fn failed(&mut self, error: fjall::Error, unsure: Unsure) -> StoreError {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        self.health = match &error {
+            fjall::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
+                Health::Full(Some(unsure))
+            }
+            // A thread in the background had no room; this write was not begun.
+            fjall::Error::Poisoned => Health::Full(None),
+            error => Health::Unconfirmed(error.to_string()),
+        };
+        match &self.health {
+            Health::Unconfirmed(why) => unconfirmed(why),
+            Health::Sound | Health::Full(_) => store_error(error),
+        }
     }
 
     /// The heads of the logs after a batch; an error if it does not continue what is held.
@@ -145,8 +204,16 @@ impl Store for FjallStore {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError> {
-        if matches!(self.health, Health::Failed) {
-            self.reopen()?;
+        match &self.health {
+            Health::Sound => {}
+            Health::Unconfirmed(why) => return Err(unconfirmed(why)),
+            Health::Full(unsure) => {
+                if let Some(arrived) = self.reopen(unsure.clone())?
+                    && arrived.is_of(batch)
+                {
+                    return Ok(arrived.done);
+                }
+            }
         }
         let heads = self.heads_after(batch)?;
         let committed = with_tables(&self.shared, |tables| {
@@ -156,12 +223,12 @@ impl Store for FjallStore {
                 writes.row(row)?;
             }
             heads.values().for_each(|head| writes.head(head));
-            Ok(writes.commit().map(|()| done))
+            Ok((writes.commit(), done))
         })?;
-        let done = committed.map_err(|error| {
-            self.health = Health::Failed;
-            store_error(error)
-        })?;
+        let (written, done) = committed;
+        if let Err(error) = written {
+            return Err(self.failed(error, Unsure { heads, done }));
+        }
         self.heads.extend(heads);
         Ok(done)
     }

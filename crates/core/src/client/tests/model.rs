@@ -275,7 +275,7 @@ impl World {
                 let mid = Mid::new(self.others.into());
                 self.append(server, mid, AccountId::new(8), "dropped");
                 if open {
-                    self.item(Item::Gap(Gap { room: RoomId::public("lobby") }));
+                    self.item(Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN }));
                 }
             }
         }
