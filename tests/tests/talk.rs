@@ -272,6 +272,7 @@ fn the_founder_kicks_with_a_reason_that_all_see_and_the_kicked_stay_out_until_th
     let cluster = TestCluster::up(3);
     let (ann, bob) = (cluster.person("ann").on("s1"), cluster.person("bob").on("s2"));
     ann.ok(&["join", "lobby"]); // makes the room: she is its founder
+    cluster.wait_converged(); // or bob would make it as well, on his side
     bob.ok(&["join", "lobby"]);
     let watcher = cluster.person("cyn").on("s3").tail("lobby");
     let kicked = bob.tail("lobby");
