@@ -1,13 +1,15 @@
 //! A session as a program uses it: calls that wait for their answer, and a stream of events.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod account;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chatty_core::client::{
-    Answer, Ask, Attached, Client, ClientEvent, Command, Config, Failure, LostWhy, MessageState,
-    Roam, Ticket, Timing, WINDOW_MAX,
+    Answer, Ask, Config, Failure, LostWhy, MessageState, Roam, Ticket, Timing, WINDOW_MAX,
 };
 use chatty_core::event::Rank;
 use chatty_core::id::{AccountId, RoomId, Slot};
@@ -22,16 +24,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::cluster::Cluster;
 use crate::driver::{Driver, Sockets};
-use crate::identity::{
-    Found, IdentityAt, IdentityError, IdentityFile, Kept, Minting, default_nick,
-};
+use crate::identity::{IdentityAt, IdentityError};
 use crate::view::{Event, Message};
-
-/// Events a program has not taken yet, at most; then the client stops reading (and the server
-/// says what it left out), unless a call waits for its answer.
-const EVENTS_MAX: usize = 8192;
-/// How often a newer token is kept.
-const SAVE_EVERY: Duration = Duration::from_secs(5);
+use account::Account;
+use task::{Call, Task};
 
 /// How to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,22 +136,6 @@ impl Events {
     }
 }
 
-enum Call {
-    Send {
-        ticket: Ticket,
-        to: Target,
-        text: String,
-        level: Level,
-        reply: Option<oneshot::Sender<Result<MessageState, Failure>>>,
-    },
-    Ask {
-        ticket: Ticket,
-        ask: Ask,
-        reply: oneshot::Sender<Result<Answer, Failure>>,
-    },
-    Detach(oneshot::Sender<()>),
-}
-
 /// A part of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
@@ -224,17 +204,7 @@ impl Chat {
         let (events, told) = mpsc::channel(256);
         let (state, watched) = watch::channel(State::default());
         let window = Arc::new(Semaphore::new(WINDOW_MAX));
-        let task = Task {
-            driver,
-            account,
-            state,
-            window: window.clone(),
-            waiting: VecDeque::new(),
-            asks: BTreeMap::new(),
-            sends: BTreeMap::new(),
-            unanswered: BTreeSet::new(),
-            goodbyes: Vec::new(),
-        };
+        let task = Task::new(driver, account, state, window.clone());
         tokio::spawn(task.run(called, events));
         let tickets = Arc::new(AtomicU64::new(0));
         let patience = options.patience;
@@ -541,263 +511,5 @@ pub fn seed() -> Result<u64, ConnectError> {
     match SystemRandom::new().fill(&mut bytes) {
         Ok(()) => Ok(u64::from_be_bytes(bytes)),
         Err(_) => Err(ConnectError::Network("the system gives no random numbers".into())),
-    }
-}
-
-/// The account and its file.
-struct Account {
-    file: Option<IdentityFile>,
-    /// The cluster, to find the file of another nick; `None` if the user named the file.
-    cluster: Option<Cluster>,
-    token: Vec<u8>,
-    wish: Option<String>,
-    minting: Option<Minting>,
-    saved_at: Instant,
-}
-
-impl Account {
-    async fn find(cluster: &Cluster, options: &Options) -> Result<Self, ConnectError> {
-        let asked = options.nick.clone().or_else(|| {
-            let given = std::env::var("CHATTY_NICK").ok()?;
-            check_nick(&given).is_ok().then_some(given)
-        });
-        let name = asked.clone().unwrap_or_else(default_nick);
-        let (file, cluster) = match &options.identity {
-            IdentityAt::StateFolder => {
-                (Some(IdentityFile::of(cluster, &name)?), Some(cluster.clone()))
-            }
-            IdentityAt::File(file) => (Some(IdentityFile::new(file.clone())), None),
-            IdentityAt::Nowhere => (None, None),
-        };
-        let saved_at = Instant::now();
-        let mut account =
-            Self { file, cluster, token: Vec::new(), wish: Some(name), minting: None, saved_at };
-        match &account.file {
-            // A passing guest claims no name that he did not ask for.
-            None => account.wish = asked,
-            Some(file) => match file.find(options.patience).await? {
-                Found::None(minting) => account.minting = Some(minting),
-                Found::Account(kept) => {
-                    account.token = kept.token();
-                    // The account has a name of its own, perhaps another than the nick under
-                    // which it was found: `nick` changes it. A file named by the user tells
-                    // nothing of a name, so there a nick is a wish.
-                    account.wish = asked.filter(|_| account.cluster.is_none());
-                }
-            },
-        }
-        Ok(account)
-    }
-
-    /// Keeps the newest token. A file that somebody deleted meanwhile stays deleted.
-    fn save(&mut self, client: &Client) -> Result<(), IdentityError> {
-        self.saved_at = Instant::now();
-        let (Some(file), Some(account)) = (&self.file, client.account()) else { return Ok(()) };
-        if client.token() == self.token || (self.minting.is_none() && !file.exists()) {
-            return Ok(());
-        }
-        file.save(&Kept::new(account, client.token()))?;
-        self.token = client.token().to_vec();
-        self.minting = None;
-        Ok(())
-    }
-
-    /// The account is found under its new name, too.
-    fn renamed(&self, nick: &str) {
-        if let (Some(file), Some(cluster)) = (&self.file, &self.cluster)
-            && let Ok(other) = IdentityFile::of(cluster, nick)
-        {
-            file.copy_to(&other);
-        }
-    }
-}
-
-/// The task that owns the driver.
-struct Task {
-    driver: Driver,
-    account: Account,
-    state: watch::Sender<State>,
-    window: Arc<Semaphore>,
-    /// Events that the program has not taken yet.
-    waiting: VecDeque<Event>,
-    asks: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failure>>>,
-    sends: BTreeMap<Ticket, oneshot::Sender<Result<MessageState, Failure>>>,
-    /// Messages that hold a place in the window.
-    unanswered: BTreeSet<Ticket>,
-    goodbyes: Vec<oneshot::Sender<()>>,
-}
-
-/// Whether the task goes on.
-#[derive(PartialEq, Eq)]
-enum Flow {
-    On,
-    Over,
-}
-
-impl Task {
-    async fn run(mut self, mut calls: mpsc::Receiver<Call>, events: mpsc::Sender<Event>) {
-        let mut listening = true;
-        let mut calling = true;
-        loop {
-            let reads =
-                self.waiting.len() < EVENTS_MAX || !(self.asks.is_empty() && self.sends.is_empty());
-            let waits = listening && !self.waiting.is_empty();
-            tokio::select! {
-                permit = events.reserve(), if waits => match permit {
-                    Ok(permit) => {
-                        if let Some(event) = self.waiting.pop_front() {
-                            permit.send(event);
-                        }
-                    }
-                    Err(_) => {
-                        listening = false;
-                        self.waiting.clear();
-                    }
-                },
-                call = calls.recv(), if calling => match call {
-                    Some(call) => self.on_call(call),
-                    None => {
-                        calling = false;
-                        self.driver.command(Command::Detach);
-                    }
-                },
-                event = self.driver.next(), if reads => {
-                    if self.on_event(event, listening) == Flow::Over {
-                        break;
-                    }
-                }
-            }
-            if self.account.saved_at.elapsed() >= SAVE_EVERY {
-                self.save();
-            }
-        }
-        self.save();
-        self.window.close();
-        self.driver.settle(Duration::from_millis(200)).await;
-        for done in self.goodbyes {
-            // An error means that nobody waits any more.
-            let _ = done.send(());
-        }
-        for event in self.waiting {
-            if events.send(event).await.is_err() {
-                break;
-            }
-        }
-    }
-
-    fn save(&mut self) {
-        if let Err(error) = self.account.save(self.driver.client()) {
-            self.waiting.push_back(Event::Notice(error.to_string()));
-            // Said once: the account lasts as long as this process.
-            self.account.file = None;
-        }
-    }
-
-    fn on_call(&mut self, call: Call) {
-        match call {
-            Call::Send { ticket, to, text, level, reply } => {
-                self.unanswered.insert(ticket);
-                if let Some(reply) = reply {
-                    self.sends.insert(ticket, reply);
-                }
-                self.driver.command(Command::Send { ticket, to, text, level });
-            }
-            Call::Ask { ticket, ask, reply } => {
-                self.asks.insert(ticket, reply);
-                self.driver.command(Command::Ask { ticket, ask });
-            }
-            Call::Detach(done) => {
-                self.goodbyes.push(done);
-                self.driver.command(Command::Detach);
-            }
-        }
-    }
-
-    fn on_event(&mut self, event: ClientEvent, listening: bool) -> Flow {
-        let flow = match &event {
-            ClientEvent::Ended(_) => Flow::Over,
-            _ => Flow::On,
-        };
-        self.note(&event);
-        let event = match event {
-            ClientEvent::Answered { ticket, answer } => {
-                if let Answer::Named(named) = &answer {
-                    self.named(&named.nick, named.taken.is_none());
-                }
-                if let Some(reply) = self.asks.remove(&ticket) {
-                    // The caller may have given up.
-                    let _ = reply.send(Ok(answer));
-                }
-                return flow;
-            }
-            ClientEvent::Message(state) => {
-                self.answered(state.ticket);
-                if let Some(reply) = self.sends.remove(&state.ticket) {
-                    let _ = reply.send(Ok(state.clone()));
-                }
-                ClientEvent::Message(state)
-            }
-            ClientEvent::Failed { ticket, failure } => {
-                self.answered(ticket);
-                if let Some(reply) = self.sends.remove(&ticket) {
-                    let _ = reply.send(Err(failure));
-                    return flow;
-                }
-                if let Some(reply) = self.asks.remove(&ticket) {
-                    let _ = reply.send(Err(failure));
-                    return flow;
-                }
-                ClientEvent::Failed { ticket, failure }
-            }
-            event => event,
-        };
-        if listening && let Some(event) = Event::of(event, self.driver.client()) {
-            self.waiting.push_back(event);
-        }
-        flow
-    }
-
-    /// A message has its answer: its place in the window is free.
-    fn answered(&mut self, ticket: Ticket) {
-        if self.unanswered.remove(&ticket) {
-            self.window.add_permits(1);
-        }
-    }
-
-    fn named(&mut self, nick: &str, is_wish: bool) {
-        self.state.send_modify(|state| nick.clone_into(&mut state.nick));
-        if is_wish {
-            self.account.renamed(nick);
-        }
-    }
-
-    fn note(&mut self, event: &ClientEvent) {
-        match event {
-            ClientEvent::Attached(Attached { server, account, nick, .. }) => {
-                let servers = self.driver.client().servers();
-                self.state.send_modify(|state| {
-                    state.server = Some(server.clone());
-                    state.account = Some(*account);
-                    state.nick.clone_from(nick);
-                    state.servers = servers;
-                    state.troubles.clear();
-                });
-                self.save();
-            }
-            ClientEvent::Lost { server, why } => self.state.send_modify(|state| {
-                state.server = None;
-                state.troubles.push((server.to_string(), why.clone()));
-            }),
-            ClientEvent::Unreachable { addr, why } => self.state.send_modify(|state| {
-                state.troubles.retain(|(other, _)| other != addr);
-                state.troubles.push((addr.clone(), why.clone()));
-            }),
-            ClientEvent::Named { nick, taken } => self.named(nick, taken.is_none()),
-            ClientEvent::Ended(why) => self.state.send_modify(|state| {
-                state.server = None;
-                state.ended = Some(why.clone());
-            }),
-            _ => {}
-        }
     }
 }

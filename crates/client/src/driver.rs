@@ -259,7 +259,7 @@ impl Driver {
     fn on_frames(&mut self, first: RawFrame) {
         let now = self.now();
         let mut next = Some(first);
-        for _ in 0..ITEMS_AT_ONCE {
+        for left in (0..ITEMS_AT_ONCE).rev() {
             let (Some(frame), Some(link)) = (next.take(), &mut self.link) else { return };
             let conn = link.conn;
             match Item::decode(frame.kind, &frame.body) {
@@ -270,18 +270,12 @@ impl Driver {
                     return self.lose(conn, error.to_string());
                 }
             }
-            match link.reader.next_ready() {
-                Ok(frame) => next = frame,
-                Err(error) => return self.lose(conn, error.to_string()),
-            }
-        }
-        // One more was taken out of the reader than this turn may hold.
-        if let (Some(frame), Some(link)) = (next, &self.link) {
-            let conn = link.conn;
-            match Item::decode(frame.kind, &frame.body) {
-                Ok(item) => self.client.handle(now, Input::Item(conn, item)),
-                Err(DecodeError::Unknown(_)) => {}
-                Err(error @ DecodeError::Malformed(_)) => self.lose(conn, error.to_string()),
+            // The last turn takes no more out of the reader than it can hand over.
+            if left > 0 {
+                match link.reader.next_ready() {
+                    Ok(frame) => next = frame,
+                    Err(error) => return self.lose(conn, error.to_string()),
+                }
             }
         }
     }

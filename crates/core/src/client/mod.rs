@@ -449,7 +449,7 @@ impl Client {
         while self.outbox.has_next(now) {
             let request = self.request_id();
             let mid = self.tip.next_mid(now, &mut self.rng);
-            let Some(send) = self.outbox.next(request, mid) else { break };
+            let Some(send) = self.outbox.next(now, request, mid) else { break };
             if send.mid == mid {
                 self.tip.used(mid);
             }

@@ -21,6 +21,12 @@ const DRAFTS_MAX: usize = 4096;
 /// in a cluster without a majority they rest on their server's disk alone.
 const KEPT_MAX: usize = 65_536;
 
+/// New messages a second, and so many at once: a tenth below what a server takes from one session
+/// by default. One refused as busy is overtaken by those behind it that are under way already, so
+/// a client that knows better keeps its order.
+const PACE: u32 = 900;
+const BURST: Duration = Duration::from_secs(1);
+
 /// A message whose id is in a server's future is tried again after this…
 const EARLY_RETRY: Duration = Duration::from_millis(500);
 /// … for so long: more than servers that reach each other need to tell.
@@ -68,6 +74,9 @@ pub(super) struct Outbox {
     /// few overtake a refused one.
     window: usize,
     paused_until: Option<Time>,
+    /// When the pace allows a full burst again, and when the next message if one must wait.
+    rested_at: Time,
+    paced_until: Option<Time>,
     /// How many of those kept have reached no level yet.
     unanswered: usize,
 }
@@ -82,6 +91,8 @@ impl Outbox {
             postponed: BTreeMap::new(),
             window: WINDOW_MAX,
             paused_until: None,
+            rested_at: Time::from_micros(0),
+            paced_until: None,
             unanswered: 0,
         }
     }
@@ -96,7 +107,7 @@ impl Outbox {
 
     /// When something that waits may go.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.postponed.values().copied().chain(self.paused_until).min()
+        self.postponed.values().copied().chain(self.paused_until).chain(self.paced_until).min()
     }
 
     pub(super) fn submit(
@@ -137,13 +148,17 @@ impl Outbox {
             self.postponed.remove(&mid);
             self.unsent.insert(mid);
         }
-        self.paused_until.is_none()
+        let waits = !(self.unsent.is_empty() && self.drafts.is_empty());
+        let rest = self.rested_at.since(now);
+        self.paced_until = (waits && rest > BURST).then(|| now + (rest - BURST));
+        waits
+            && self.paused_until.is_none()
+            && self.paced_until.is_none()
             && self.asked.len() < self.window
-            && !(self.unsent.is_empty() && self.drafts.is_empty())
     }
 
     /// The next message in order; a draft gets the id `fresh`.
-    pub(super) fn next(&mut self, request: RequestId, fresh: Mid) -> Option<Send> {
+    pub(super) fn next(&mut self, now: Time, request: RequestId, fresh: Mid) -> Option<Send> {
         let mid = match self.unsent.pop_first() {
             Some(mid) => mid,
             None => {
@@ -155,6 +170,7 @@ impl Outbox {
             }
         };
         let kept = self.kept.get(&mid)?;
+        self.rested_at = self.rested_at.max(now) + BURST / PACE;
         self.asked.insert(request, mid);
         Some(Send {
             request,
@@ -266,6 +282,8 @@ impl Outbox {
         self.postponed.clear();
         self.unsent = self.kept.keys().copied().collect();
         self.paused_until = None;
+        // The next server counts anew.
+        self.rested_at = Time::default();
         self.window = WINDOW_MAX;
     }
 

@@ -333,6 +333,27 @@ fn the_window_holds_back_what_is_not_answered_and_drafts_are_bounded() {
 }
 
 #[test]
+fn a_flood_is_paced_below_what_a_server_takes() {
+    let (mut client, conn) = attached();
+    let (mut sent_at, mut ms) = (Vec::new(), 1);
+    for n in 0..1200 {
+        say(&mut client, n, "x");
+    }
+    while sent_at.len() < 1200 && ms < 10_000 {
+        for send in sends(&mut client) {
+            sent_at.push(ms);
+            client.handle(at(ms), Input::Item(conn, sent(&send, Level::Stored)));
+        }
+        ms += 1;
+        client.handle_timeout(at(ms));
+    }
+    let within = |from: u64| sent_at.iter().filter(|ms| (from..from + 1000).contains(*ms)).count();
+    assert_eq!(sent_at.len(), 1200);
+    assert!(within(100) <= 910, "{}", within(100));
+    assert!(ms < 600, "the first burst goes at once: {ms}");
+}
+
+#[test]
 fn a_busy_server_is_asked_again_in_order_after_the_time_it_says() {
     let (mut client, conn) = attached();
     for n in 0..3 {
