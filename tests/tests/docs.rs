@@ -123,3 +123,33 @@ fn two_tests_never_share_ports() {
     let (one, two) = (Ports::take(), Ports::take());
     assert_ne!(one.base(), two.base());
 }
+
+#[test]
+fn the_protocols_tables_name_every_kind_that_the_code_has() {
+    use chatty_core::event::Body;
+    use chatty_core::frame::Frame;
+    use chatty_core::session::{Item, Request};
+    use chatty_core::wire::Wire;
+
+    let doc = read("docs/protocol.md");
+    let rows = |title: &str| -> Vec<(u16, String)> {
+        let section = doc.split("\n## ").find(|part| part.starts_with(title));
+        let section = section.unwrap_or_else(|| panic!("docs/protocol.md has no {title:?}"));
+        section
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                let number = cells.next()?.parse().ok()?;
+                Some((number, cells.next()?.trim_matches('`').to_string()))
+            })
+            .collect()
+    };
+    let kinds = |kinds: &[(u8, &str)]| -> Vec<(u16, String)> {
+        kinds.iter().map(|(number, name)| (u16::from(*number), name.to_string())).collect()
+    };
+    assert_eq!(rows("Frames between servers"), kinds(Frame::KINDS));
+    assert_eq!(rows("Requests of a client"), kinds(Request::KINDS));
+    assert_eq!(rows("Items to a client"), kinds(Item::KINDS));
+    let events: Vec<_> = Body::KINDS.iter().map(|(n, name)| (*n, name.to_string())).collect();
+    assert_eq!(rows("Events"), events);
+}
