@@ -159,7 +159,7 @@ wire! {
 pub struct Attach {
     /// The client's [`CLIENT_MINOR`].
     pub minor: u16,
-    /// The newest token of the account ([`Token`]); without one a new guest account is made.
+    /// The newest token of the account ([`crate::token::Token`]); without one a new guest account is made.
     #[serde(with = "serde_bytes")]
     pub token: Vec<u8>,
     /// The name to go by; `None` keeps the account's.
@@ -216,7 +216,7 @@ pub enum Mode {
 /// Closes a room for this session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Close {
-    /// Answered by [`Done`].
+    /// Answered by [`Item::Done`].
     pub request: RequestId,
     /// The room's name.
     pub room: String,
@@ -271,7 +271,7 @@ pub struct Topic {
 /// Puts somebody out of a room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kick {
-    /// Answered by [`Done`].
+    /// Answered by [`Item::Done`].
     pub request: RequestId,
     /// The room's name.
     pub room: String,
@@ -284,7 +284,7 @@ pub struct Kick {
 /// Gives or takes op.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Role {
-    /// Answered by [`Done`].
+    /// Answered by [`Item::Done`].
     pub request: RequestId,
     /// The room's name.
     pub room: String,
@@ -326,7 +326,7 @@ pub struct Plain {
 /// The account's direct messages have been shown up to here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
-    /// Answered by [`Done`].
+    /// Answered by [`Item::Done`].
     pub request: RequestId,
     /// Keys of direct messages shown (at most [`MARKS_MAX`] in a request).
     pub shown: Vec<(RoomId, Key)>,
