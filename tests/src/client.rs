@@ -146,9 +146,15 @@ impl Person {
     /// Waits until the server of this person (or any) shows him in the room.
     #[track_caller]
     pub fn wait_seen_in(&self, room: &str) {
-        eventually(&format!("{} is seen in {room}", self.nick), SHORT, || {
+        self.wait_sees(&self.nick, room);
+    }
+
+    /// Waits until the server of this person (or any) shows that nick in the room.
+    #[track_caller]
+    pub fn wait_sees(&self, nick: &str, room: &str) {
+        eventually(&format!("{nick} is seen in {room}"), SHORT, || {
             let people = Self { nick: "watcher".into(), ..self.clone() }.run(&["who", room]);
-            let here = people.objects.iter().any(|person| person["nick"] == self.nick.as_str());
+            let here = people.objects.iter().any(|person| person["nick"] == nick);
             here.then_some(()).ok_or_else(|| format!("{people:?}"))
         });
     }

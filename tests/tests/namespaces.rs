@@ -68,8 +68,8 @@ impl Machines {
 status() { target/release/chatty --cluster cluster status --json; }
 # Waits until all three are ready, linked, and have caught up.
 all_linked() {
-  local i
-  for ((i = 0; i < 600; i++)); do
+  local until=$((SECONDS + 60))
+  while ((SECONDS < until)); do
     [[ $(status | grep -c '"state":"ready"') == 3 &&
        $(status | grep -o '"state":"up"' | wc -l) == 6 &&
        $(status | grep -c '"lag":0') == 3 ]] && return
