@@ -27,6 +27,8 @@ const KEPT_MAX: usize = 65_536;
 const PACE: u32 = 900;
 const BURST: Duration = Duration::from_secs(1);
 
+/// Before a new id is made the server's clock is asked anew; this is the time for its answer.
+const REMAKE_WAIT: Duration = Duration::from_millis(100);
 /// A message whose id is in a server's future is tried again after this…
 const EARLY_RETRY: Duration = Duration::from_millis(500);
 /// … for so long: more than servers that reach each other need to tell.
@@ -34,6 +36,8 @@ const EARLY_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
+    /// The order in which messages were said.
+    nth: u64,
     ticket: Ticket,
     to: Target,
     text: String,
@@ -62,6 +66,7 @@ pub(super) struct Settled {
 
 #[derive(Clone, Debug)]
 pub(super) struct Outbox {
+    last_nth: u64,
     drafts: VecDeque<Kept>,
     /// By id, which is the order in which they were said.
     kept: BTreeMap<Mid, Kept>,
@@ -84,6 +89,7 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) const fn new() -> Self {
         Self {
+            last_nth: 0,
             drafts: VecDeque::new(),
             kept: BTreeMap::new(),
             unsent: BTreeSet::new(),
@@ -105,6 +111,11 @@ impl Outbox {
         self.drafts.len() + self.unanswered
     }
 
+    /// Whether nothing goes for now.
+    pub(super) const fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
     /// When something that waits may go.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.postponed.values().copied().chain(self.paused_until).chain(self.paced_until).min()
@@ -122,7 +133,10 @@ impl Outbox {
             let reason = "too many messages wait to be sent; wait for their answers".into();
             return Err(Failure::Refused(Code::Busy, reason));
         }
+        self.last_nth += 1;
+        let nth = self.last_nth;
         let kept = Kept {
+            nth,
             ticket,
             to,
             text,
@@ -255,7 +269,10 @@ impl Outbox {
             self.postponed.insert(mid, now + EARLY_RETRY);
         } else if let Some(kept) = self.kept.remove(&mid) {
             self.unanswered -= 1;
-            self.drafts.push_front(kept);
+            let at = self.drafts.partition_point(|draft| draft.nth < kept.nth);
+            self.drafts.insert(at, kept);
+            let again = now + REMAKE_WAIT;
+            self.paused_until = Some(self.paused_until.map_or(again, |until| until.max(again)));
         }
         None
     }

@@ -344,6 +344,10 @@ impl Client {
                 }
             }
             Code::BadMid if self.outbox.expects(refused.request) => {
+                // What this client took for the server's clock is not.
+                if !self.outbox.is_paused() {
+                    self.ping(now);
+                }
                 if let Some(ticket) = self.outbox.too_early(now, refused.request) {
                     self.emit(ClientEvent::Failed { ticket, failure: Failure::TimedOut });
                 }
