@@ -6,6 +6,7 @@ use std::convert::Infallible;
 
 use chatty_core::event::Identity;
 use chatty_core::id::{Log, RoomId, ServerId, Slot};
+use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::store::{
     Batch, Committed, Entry, Loaded, LoadedLog, Query, Row, Rows, SlotHolder, Sum, View, answer,
@@ -23,6 +24,7 @@ pub struct Disk {
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
     slots: BTreeMap<Slot, SlotHolder>,
+    standing: Standing,
 }
 
 impl Disk {
@@ -66,6 +68,7 @@ impl Disk {
                 self.disks.insert((server, log), upto);
             }
             Row::ForgetDisk(server) => self.disks.retain(|(of, _), _| *of != server),
+            Row::Standing(standing) => self.standing = standing,
             Row::Slot(holder) => {
                 self.slots.insert(holder.slot.clone(), holder);
             }
@@ -95,7 +98,13 @@ impl Disk {
             sums: self.sums.iter().map(|(room, sum)| (*room, *sum)).collect(),
             disks: self.disks.iter().map(|((server, log), upto)| (*server, *log, *upto)).collect(),
             slots: self.slots.values().cloned().collect(),
+            standing: self.standing,
         }
+    }
+
+    /// How far it is to be believed.
+    pub const fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// Events of a log.

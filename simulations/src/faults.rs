@@ -17,6 +17,8 @@ pub enum Fault {
     CrashAll,
     /// A server's disk is lost; the slot comes back with a new one.
     Wipe,
+    /// A server comes back with an older state of its disk, and is wiped when it is found out.
+    RollBack,
     /// Two servers hear nothing of each other.
     Cut,
     /// One server hears another, and not the other way round.
@@ -43,10 +45,11 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Crash,
         Self::CrashAll,
         Self::Wipe,
+        Self::RollBack,
         Self::Cut,
         Self::OneWay,
         Self::Isolate,

@@ -121,6 +121,7 @@ impl World {
             generation: far.generation,
             server: far.id,
             origin: far.origin,
+            standing: far.standing,
         };
         self.give(to, Input::LinkUp(LinkId(id), peer));
     }

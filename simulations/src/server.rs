@@ -10,7 +10,7 @@ use chatty_core::frame::Frame;
 use chatty_core::id::{
     ClusterId, Generation, LinkId, Log, Origin, PersistToken, ReadToken, ServerId, SessionId, Slot,
 };
-use chatty_core::io::{Input, Output};
+use chatty_core::io::{Input, Output, Standing};
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Level, ServerAddr};
@@ -27,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) generation: Generation,
     pub(crate) id: ServerId,
     pub(crate) origin: Origin,
+    /// Of its disk, as its run began.
+    pub(crate) standing: Standing,
     /// How many times it started.
     pub(crate) run: u64,
     pub(crate) disk: Disk,
@@ -59,6 +61,7 @@ impl Server {
             generation: 1,
             id: ServerId::new(rng.bits128()),
             origin: Origin::new(0),
+            standing: Standing::Sound,
             run: 0,
             disk: Disk::default(),
             lost_disks: Vec::new(),
@@ -102,6 +105,11 @@ impl Server {
         self.id = ServerId::new(rng.bits128());
         self.last_origin = None;
     }
+
+    /// An older state of the disk is put back.
+    pub(crate) fn roll_back(&mut self, kept: Disk) {
+        self.lost_disks.push(std::mem::replace(&mut self.disk, kept));
+    }
 }
 
 impl World {
@@ -136,7 +144,9 @@ impl World {
             timing: Timing::default(),
             limits: self.swarm.limits.clone(),
         };
-        server.replica = Some(Replica::new(config, &server.disk.load(), seed, now));
+        let loaded = server.disk.load();
+        server.standing = loaded.standing;
+        server.replica = Some(Replica::new(config, &loaded, seed, now));
         self.tick_soon(n);
     }
 
@@ -188,6 +198,7 @@ impl World {
             outputs.push(output);
         }
         replica.assert_invariants();
+        self.check_beliefs(n, &replica)?;
         let deadline = replica.next_deadline();
         self.servers[n].replica = Some(replica);
         for output in outputs {
@@ -230,6 +241,34 @@ impl World {
             }
             Output::CloseSession(SessionId(line)) => self.close_line(line),
             Output::Log(..) => {}
+        }
+        Ok(())
+    }
+
+    /// What a server counts for the disk of another that told it all, is there.
+    fn check_beliefs(&self, n: usize, replica: &Replica) -> Result<(), String> {
+        for (id, cable) in &self.cables {
+            let Some(side) = cable.ends.iter().position(|end| *end == n) else { continue };
+            let far = &self.servers[cable.ends[1 - side]];
+            let current =
+                cable.runs == [self.servers[cable.ends[0]].run, self.servers[cable.ends[1]].run];
+            if !current
+                || !far.is_alive()
+                || !cable.up[side]
+                || !replica.broadcast().has_told(LinkId(*id))
+            {
+                continue;
+            }
+            for (log, _) in replica.durable().iter() {
+                let (counted, held) =
+                    (replica.broadcast().on_disk_of(&far.slot, log), far.disk.upto(log));
+                if counted > held {
+                    return Err(format!(
+                        "{} counts {counted} events of {log} on the disk of {}, which holds {held}",
+                        self.servers[n].slot, far.slot
+                    ));
+                }
+            }
         }
         Ok(())
     }

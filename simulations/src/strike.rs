@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use chatty_core::id::LinkId;
-use chatty_core::io::Input;
+use chatty_core::id::{LinkId, ServerId};
+use chatty_core::io::{Input, Standing};
 use chatty_core::vector::Vector;
 
+use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::world::{Action, Relent, World};
 
@@ -27,6 +28,7 @@ impl World {
                 all.contains(&true)
             }
             Fault::Wipe => self.wipe(n, long),
+            Fault::RollBack => self.keep_disk(n),
             Fault::Cut => {
                 self.cut_way(n, m, long);
                 self.cut_way(m, n, long);
@@ -107,18 +109,34 @@ impl World {
     }
 
     /// One disk at a time: the next loss counts once the last replaced disk has caught up.
-    fn wipe(&mut self, n: usize, long: u64) -> bool {
+    fn may_lose_a_disk(&self) -> bool {
         let well = self.servers.iter().all(|server| server.is_alive());
-        let caught_up = self.replaced.as_ref().is_none_or(|(server, owed)| {
-            owed.iter().all(|(log, upto)| self.servers[*server].disk.upto(log) >= upto)
-        });
-        if !well || !caught_up {
+        let sound = self.servers.iter().all(|server| server.disk.standing() == Standing::Sound);
+        well && sound
+            && self.replaced.as_ref().is_none_or(|(server, owed)| {
+                owed.iter().all(|(log, upto)| self.servers[*server].disk.upto(log) >= upto)
+            })
+    }
+
+    fn wipe(&mut self, n: usize, long: u64) -> bool {
+        if !self.may_lose_a_disk() {
             return false;
         }
+        self.replace_disk(n, long);
+        true
+    }
+
+    fn replace_disk(&mut self, n: usize, long: u64) {
         self.kill(n);
         let mut rng = self.rng.clone();
         self.servers[n].lose_disk(&mut rng);
         self.rng = rng;
+        self.owe(n);
+        self.later(long, Action::Start { server: n });
+    }
+
+    /// A disk lost something: it has caught up when it holds what there is now.
+    fn owe(&mut self, n: usize) {
         let mut owed = Vector::new();
         for server in &self.servers {
             server.disk.logs().iter().for_each(|(log, entries)| {
@@ -126,8 +144,36 @@ impl World {
             });
         }
         self.replaced = Some((n, owed));
-        self.later(long, Action::Start { server: n });
-        true
+    }
+
+    /// Somebody copies a data folder, to put it back later.
+    fn keep_disk(&mut self, n: usize) -> bool {
+        let kept = Box::new(self.servers[n].disk.clone());
+        let id = self.servers[n].id;
+        let later = 100_000 + self.rng.below(4_000_000);
+        self.later(later, Action::Relent(Relent::RollBack(n, id, kept)));
+        false // it counts when it is put back
+    }
+
+    fn roll_back(&mut self, n: usize, id: ServerId, kept: Disk) {
+        if !self.turmoil || !self.may_lose_a_disk() || self.servers[n].id != id {
+            return;
+        }
+        self.kill(n);
+        self.owe(n);
+        self.servers[n].roll_back(kept);
+        *self.counts.entry(Fault::RollBack).or_insert(0) += 1;
+        let down = self.rng.below(2_000_000);
+        self.later(down, Action::Start { server: n });
+        let until_noticed = down + 1_000_000 + self.rng.below(4_000_000);
+        self.later(until_noticed, Action::Relent(Relent::Readmit(n)));
+    }
+
+    /// The operator reads that a disk was rolled back, and wipes it.
+    fn readmit(&mut self, n: usize) {
+        if self.servers[n].disk.standing() == Standing::RolledBack {
+            self.replace_disk(n, 100_000);
+        }
     }
 
     fn cut_way(&mut self, from: usize, to: usize, long: u64) {
@@ -158,6 +204,8 @@ impl World {
             Relent::MendClock(n) => self.servers[n].skew_ms = 0,
             Relent::FastDisk(n) => self.servers[n].slow = false,
             Relent::Uncut(p) => self.uncut_client(p),
+            Relent::RollBack(n, id, kept) => self.roll_back(n, id, *kept),
+            Relent::Readmit(n) => self.readmit(n),
         }
     }
 

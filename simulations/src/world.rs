@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chatty_core::broadcast::Counts as BroadcastCounts;
 use chatty_core::frame::{Class, Frame};
-use chatty_core::id::{LinkId, PersistToken, ReadToken, SessionId};
+use chatty_core::id::{LinkId, PersistToken, ReadToken, ServerId, SessionId};
 use chatty_core::io::Input;
 use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Request};
@@ -19,6 +19,7 @@ use chatty_core::time::{Now, Time};
 use chatty_core::vector::Vector;
 use std::sync::Arc;
 
+use crate::disk::Disk;
 use crate::faults::{Counts, Fault, Swarm};
 use crate::network::{Cable, Line};
 use crate::person::Person;
@@ -73,7 +74,7 @@ pub(crate) enum Action {
 }
 
 /// The end of a fault.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Relent {
     Unblock(usize, usize),
     Resume(usize),
@@ -82,6 +83,10 @@ pub(crate) enum Relent {
     MendClock(usize),
     FastDisk(usize),
     Uncut(usize),
+    /// The older state of a disk is put back.
+    RollBack(usize, ServerId, Box<Disk>),
+    /// The operator looks at a server.
+    Readmit(usize),
 }
 
 /// A run that broke a rule.

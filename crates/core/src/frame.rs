@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::id::{AccountId, Log, Origin, RoomId};
+use crate::io::Standing;
 use crate::wire::wire;
 
 /// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
@@ -62,6 +63,8 @@ wire! {
         11 => Range(Range),
         /// Who is attached to me.
         12 => Presence(PresenceUpdate),
+        /// Your disk holds less than it announced: it was rolled back, or is a copy.
+        13 => RolledBack(RolledBack),
     }
 }
 
@@ -80,6 +83,8 @@ pub struct Hello {
     pub wall_ms: u64,
     /// Where it listens, host:port.
     pub addr: String,
+    /// How far the sender's disk is to be believed.
+    pub standing: Standing,
 }
 
 /// A ping or its answer.
@@ -109,7 +114,7 @@ pub struct Have {
     pub chain: u64,
 }
 
-/// Durable prefixes, at most [`HAVES_MAX`].
+/// Durable prefixes, at most [`HAVES_MAX`]. A [`Frame::Vector`] that is full continues in the next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Haves {
     /// One entry a log.
@@ -155,6 +160,17 @@ pub struct Lagging {}
 /// No content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Leaving {}
+
+/// The first of what is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Of which log.
+    pub log: Log,
+    /// Events of it that the disk announced once.
+    pub announced: u64,
+    /// Events of it that it holds now.
+    pub held: u64,
+}
 
 /// New events `base ..= base + events.len() - 1` of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::frame::{Class, Frame};
 use crate::id::{Generation, LinkId, Origin, PersistToken, ReadToken, ServerId, SessionId, Slot};
 use crate::session::{Item, Request};
@@ -18,6 +20,25 @@ pub struct Peer {
     pub server: ServerId,
     /// Its run.
     pub origin: Origin,
+    /// How far its disk is to be believed.
+    pub standing: Standing,
+}
+
+/// How far a disk is to be believed. What it announced once, it holds for ever; a disk of which
+/// that is not so says it, or is found out.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub enum Standing {
+    /// It holds all that it ever announced.
+    #[default]
+    Sound,
+    /// It lost some of that and knows it (damage was cut out): its vector counts, not what it said
+    /// before.
+    Lossy,
+    /// It lost some of that unawares: an older state was put back, or a copy was started. It
+    /// replicates, and counts for nothing until it comes back as a new server.
+    RolledBack,
 }
 
 /// What has happened outside.

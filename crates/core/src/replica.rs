@@ -225,6 +225,7 @@ impl Replica {
             | Frame::Want(_)
             | Frame::Prune(_)
             | Frame::Lagging(_)
+            | Frame::RolledBack(_)
             | Frame::Events(_)
             | Frame::Range(_)) => {
                 if let Err(why) = self.broadcast.frame(now, link, frame) {
@@ -281,6 +282,7 @@ impl Replica {
         {
             self.start = Start::Done;
         }
+        self.broadcast.check_mended(self.config.servers.len() - 1);
     }
 
     /// What this server can do now.

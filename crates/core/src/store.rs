@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::event::{Event, Identity, first_eight};
 use crate::id::{AccountId, Generation, Log, RoomId, ServerId, Slot};
+use crate::io::Standing;
 use crate::register::{Register, RegisterKey, write_of};
 use crate::session::Line;
 use crate::time::{Hlc, Key};
@@ -36,12 +37,14 @@ pub struct Batch {
     pub disks: Vec<(ServerId, Log, u64)>,
     /// New holders of slots: what was counted for the old holder is forgotten.
     pub slots: Vec<SlotHolder>,
+    /// How far this disk is to be believed from now on.
+    pub standing: Option<Standing>,
 }
 
 impl Batch {
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.disks.is_empty() && self.slots.is_empty()
+    /// Whether there is nothing that must be written soon: what other disks hold can wait.
+    pub fn can_wait(&self) -> bool {
+        self.entries.is_empty() && self.slots.is_empty() && self.standing.is_none()
     }
 }
 
@@ -139,6 +142,8 @@ pub enum Row {
     ForgetDisk(ServerId),
     /// Who holds a slot.
     Slot(SlotHolder),
+    /// How far this disk is to be believed.
+    Standing(Standing),
 }
 
 /// What a store can look up. Everything written by an earlier batch is seen.
@@ -203,6 +208,8 @@ pub struct Loaded {
     pub disks: Vec<(ServerId, Log, u64)>,
     /// Who holds each slot.
     pub slots: Vec<SlotHolder>,
+    /// How far this disk is to be believed.
+    pub standing: Standing,
 }
 
 /// A log as the disk holds it.
@@ -327,6 +334,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         }
         rows.push(Row::Slot(holder.clone()));
     }
+    rows.extend(batch.standing.map(Row::Standing));
     Ok((rows, Committed { outcomes, sums: sums.into_iter().collect() }))
 }
 

@@ -116,6 +116,7 @@ impl Running {
             me: identity.clone(),
             origin,
             addr: config.address().into(),
+            standing: loaded.standing,
             servers: config.servers.clone().into(),
         };
         let core = CoreConfig {

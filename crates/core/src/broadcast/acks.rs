@@ -6,20 +6,17 @@
 
 use std::sync::Arc;
 
-use super::repair::Told;
 use super::{Broadcast, Frame, Now, Output, Peer};
 use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
-use crate::io::Severity;
+use crate::io::{Severity, Standing};
 use crate::store::{Batch, SlotHolder};
 use crate::vector::Vector;
 
 impl Broadcast {
     /// Hands the next batch to the disk, if it is idle: while one fsync runs the next one gathers.
     pub(super) fn start_write(&mut self) {
-        if self.saving.is_some()
-            || (self.unsaved.entries.is_empty() && self.unsaved.slots.is_empty())
-        {
+        if self.saving.is_some() || self.unsaved.can_wait() {
             return; // what other disks hold rides on the next batch
         }
         let batch = Arc::new(std::mem::take(&mut self.unsaved));
@@ -90,17 +87,21 @@ impl Broadcast {
         }
     }
 
-    /// A server said what its disk holds of a log.
-    pub(super) fn count_disk(&mut self, server: ServerId, log: Log, upto: u64, told: Told) {
-        let held = self.disks.entry(server).or_default().entry(log).or_insert(0);
-        let new = match told {
-            Told::Growth => upto.max(*held),
-            Told::Whole => upto,
-        };
-        if new != *held {
-            *held = new;
-            self.unsaved.disks.push((server, log, new));
+    /// A server said that its disk holds more of a log.
+    pub(super) fn count_disk(&mut self, server: ServerId, log: Log, upto: u64) {
+        let held = self.disks.get(&server).and_then(|disk| disk.get(&log));
+        if held.is_none_or(|held| *held < upto) {
+            self.set_disk(server, log, upto);
         }
+    }
+
+    /// What a server's disk holds of a log, by its own word.
+    pub(super) fn set_disk(&mut self, server: ServerId, log: Log, upto: u64) {
+        let held = self.disks.entry(server).or_default().insert(log, upto);
+        if held == Some(upto) {
+            return;
+        }
+        self.unsaved.disks.push((server, log, upto));
         // Bounded by what was counted since the last batch: keep the newest of each.
         if self.unsaved.disks.len() > 4096 {
             let newest: std::collections::BTreeMap<_, _> =
@@ -164,14 +165,22 @@ impl Broadcast {
         held.get(self.majority - 1).copied().unwrap_or(0)
     }
 
-    /// How many events of a log are known to be on the disk of a slot's newest holder.
-    fn on_disk_of(&self, slot: &Slot, log: Log) -> u64 {
+    /// How many events of a log are known to be on the disk of a slot's newest holder. A disk that
+    /// was rolled back counts for nothing.
+    pub fn on_disk_of(&self, slot: &Slot, log: Log) -> u64 {
         if *slot == self.slot {
-            return self.durable.upto(log);
+            let counts = self.standing != Standing::RolledBack;
+            return if counts { self.durable.upto(log) } else { 0 };
         }
-        let holder = self.slots.get(slot);
-        let disk = holder.and_then(|holder| self.disks.get(&holder.server));
+        let holder = self.slots.get(slot).map(|holder| holder.server);
+        let sound = holder.filter(|server| !self.rolled_back.contains(server));
+        let disk = sound.and_then(|server| self.disks.get(&server));
         disk.and_then(|disk| disk.get(&log)).copied().unwrap_or(0)
+    }
+
+    /// Whether a link has said all that it holds.
+    pub fn has_told(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|link| link.told)
     }
 
     /// What this server holds and not every server is known to hold: what a token must carry.

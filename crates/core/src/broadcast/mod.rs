@@ -11,6 +11,7 @@
 //! - `repair.rs`: what is missing, and asking for it
 //! - `serve.rs`: answering those who ask
 //! - `acks.rs`: what is durable, here and elsewhere
+//! - `standing.rs`: how far disks are to be believed
 //!
 //! This module decides nothing about rooms or clients, and works without them.
 
@@ -18,6 +19,7 @@ mod acks;
 mod feeds;
 mod repair;
 mod serve;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use crate::config::{Config, Feeds, Limits, Timing, VOTERS_MAX};
 use crate::event::{BODY_BYTES_MAX, CHAIN_START, Event};
 use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
 use crate::id::{LinkId, Log, PersistToken, ReadToken, ServerId, Slot};
-use crate::io::{Output, Peer, Severity};
+use crate::io::{Output, Peer, Severity, Standing};
 use crate::rng::Rng;
 use crate::store::{Batch, Entry, Loaded, LoadedLog, SlotHolder};
 use crate::time::{Hlc, Now, Time};
@@ -120,6 +122,8 @@ struct Link {
     rtt_micros: u64,
     /// Whether it has said all that it holds.
     told: bool,
+    /// What it has said of that so far.
+    vector: BTreeMap<Log, u64>,
 }
 
 impl Link {
@@ -182,6 +186,10 @@ pub struct Broadcast {
     /// What other disks hold, by their own word.
     disks: BTreeMap<ServerId, BTreeMap<Log, u64>>,
     slots: BTreeMap<Slot, SlotHolder>,
+    /// How far the own disk is to be believed.
+    standing: Standing,
+    /// Disks that hold less than they announced.
+    rolled_back: BTreeSet<ServerId>,
     pushing: Vec<Pushing>,
     /// What the next batch writes.
     unsaved: Batch,
@@ -227,6 +235,8 @@ impl Broadcast {
             durable: Arc::new(loaded.logs.iter().map(|l| (l.log, l.upto)).collect()),
             disks,
             slots: loaded.slots.iter().map(|h| (h.slot.clone(), h.clone())).collect(),
+            standing: loaded.standing,
+            rolled_back: BTreeSet::new(),
             pushing: Vec::new(),
             unsaved: Batch::default(),
             unsaved_bytes: 0,
@@ -246,6 +256,7 @@ impl Broadcast {
             generation: config.me.generation,
             server: config.me.server,
             origin: config.me.origin,
+            standing: loaded.standing,
         });
         debug_assert!(broadcast.voters.len() <= VOTERS_MAX);
         broadcast
@@ -280,6 +291,9 @@ impl Broadcast {
     pub fn link_up(&mut self, peer: Peer, link: LinkId) {
         self.hold_slot(&peer);
         self.ensure_log(Log::of(peer.origin));
+        if peer.standing == Standing::RolledBack {
+            self.rolled_back.insert(peer.server);
+        }
         self.links.insert(
             link,
             Link {
@@ -293,6 +307,7 @@ impl Broadcast {
                 suspect: false,
                 rtt_micros: 0,
                 told: false,
+                vector: BTreeMap::new(),
             },
         );
         self.send_digest(link);
@@ -338,6 +353,11 @@ impl Broadcast {
             }
             Frame::Lagging(_) => {
                 self.on_lagging(link);
+                Ok(())
+            }
+            Frame::RolledBack(lost) => {
+                let slot = self.links.get(&link).map(|link| link.peer.slot.to_string());
+                self.on_rolled_back(&slot.unwrap_or_default(), lost);
                 Ok(())
             }
             Frame::Hello(_)

@@ -4,10 +4,11 @@
 //! `gap_delay`, are asked for with `Want`, one request a log at a time. An unanswered request goes
 //! to another link after 100 ms doubling to 2 s, for as long as any live link claims the events.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Broadcast, Frame, Now, Push, Time};
-use crate::frame::{Digest, HAVES_MAX, Have, Haves, Want};
+use crate::frame::{Digest, HAVES_MAX, Have, Want};
 use crate::id::{LinkId, Log};
 
 /// A server so near to the end of a log can be pushed to again after its queue was dropped.
@@ -75,15 +76,16 @@ impl Broadcast {
         if haves.len() > HAVES_MAX {
             return Err(format!("more than {HAVES_MAX} prefixes in one frame"));
         }
-        let Some(from) = self.links.get_mut(&link) else { return Ok(()) };
-        from.told |= told == Told::Whole;
+        let Some(from) = self.links.get(&link) else { return Ok(()) };
         let server = from.peer.server;
         for have in haves {
             if !self.ensure_log(have.log) {
                 return Err(format!("more than {} logs", super::LOGS_MAX));
             }
             self.link_has(link, have.log, have.upto);
-            self.count_disk(server, have.log, have.upto, told);
+            if told == Told::Growth {
+                self.count_disk(server, have.log, have.upto);
+            }
             let Some(state) = self.logs.get_mut(&have.log) else { continue };
             if state.chain_at(have.upto).is_some_and(|held| held != have.chain) {
                 self.fork(have.log, link);
@@ -111,6 +113,9 @@ impl Broadcast {
             }
             self.waiting.insert(have.log);
         }
+        if told == Told::Whole {
+            self.gather_vector(link, haves);
+        }
         Ok(())
     }
 
@@ -120,30 +125,16 @@ impl Broadcast {
     }
 
     pub(super) fn on_digest(&mut self, link: LinkId, hash: u64) {
-        if hash == self.durable.digest() {
-            // Equal hashes say as much as the whole vector: its disk holds what ours does.
-            let held = self.durable.clone();
-            let Some(link) = self.links.get_mut(&link) else { return };
-            link.told = true;
-            let server = link.peer.server;
-            held.iter().for_each(|(log, upto)| link.raise_has(log, upto));
-            for (log, upto) in held.iter() {
-                self.count_disk(server, log, upto, Told::Whole);
-            }
+        if hash != self.durable.digest() {
+            self.send_vector(link);
             return;
         }
-        let haves: Vec<Have> = self
-            .durable
-            .iter()
-            .filter_map(|(log, upto)| {
-                let chain = self.logs.get(&log)?.durable_chain;
-                Some(Have { log, upto, chain })
-            })
-            .collect();
-        for piece in haves.chunks(HAVES_MAX) {
-            self.counts.have_frames += 1;
-            self.send_control(link, Frame::Vector(Haves { haves: piece.to_vec() }));
+        // Equal hashes say as much as the whole vector: its disk holds what ours does.
+        let held: BTreeMap<Log, u64> = self.durable.iter().collect();
+        if let Some(link) = self.links.get_mut(&link) {
+            held.iter().for_each(|(log, upto)| link.raise_has(*log, *upto));
         }
+        self.recount(link, &held);
     }
 
     /// An event came whose predecessor is missing.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatty_core::frame::{Class, Frame, Hello, SERVER_MINOR};
 use chatty_core::id::{Origin, ServerId};
-use chatty_core::io::Peer;
+use chatty_core::io::{Peer, Standing};
 use chatty_core::session::ServerAddr;
 use chatty_core::wire::Wire;
 use chatty_net::frame::FrameError;
@@ -37,6 +37,8 @@ pub(crate) struct Greeter {
     pub(crate) me: Arc<Identity>,
     pub(crate) origin: Origin,
     pub(crate) addr: Arc<str>,
+    /// Of this server's disk, as the run began.
+    pub(crate) standing: Standing,
     pub(crate) servers: Arc<[ServerAddr]>,
 }
 
@@ -72,7 +74,8 @@ impl Greeter {
         match done {
             Ok((hello, ours, theirs)) => {
                 let Identity { slot, generation, server, .. } = other;
-                let peer = Peer { slot, generation, server, origin: hello.origin };
+                let (origin, standing) = (hello.origin, hello.standing);
+                let peer = Peer { slot, generation, server, origin, standing };
                 Ok(Ready { peer, dialled_by, connection, ours, theirs })
             }
             Err(error) => {
@@ -97,6 +100,7 @@ impl Greeter {
             origin: self.origin,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             addr: self.addr.to_string(),
+            standing: self.standing,
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);

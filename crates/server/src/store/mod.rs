@@ -20,7 +20,9 @@ use chatty_core::store::{
 };
 use fjall::{Guard, PersistMode, Readable};
 
-use rows::{read_disk, read_log, read_register, read_register_key, read_slot, read_sum, tag};
+use rows::{
+    read_disk, read_log, read_register, read_register_key, read_slot, read_standing, read_sum, tag,
+};
 use tables::{Tables, store_error};
 use view::Frozen;
 use writes::Writes;
@@ -199,6 +201,9 @@ impl Store for FjallStore {
             loaded.sums = meta_rows(tables, tag::SUM, read_sum)?;
             loaded.disks = meta_rows(tables, tag::DISK, read_disk)?;
             loaded.slots = meta_rows(tables, tag::SLOT, read_slot)?;
+            if let Some(row) = tables.meta.get(tag::STANDING).map_err(store_error)? {
+                loaded.standing = read_standing(&row)?;
+            }
             Ok(loaded)
         })
     }

@@ -7,6 +7,7 @@
 
 use chatty_core::event::{Event, Identity};
 use chatty_core::id::{AccountId, Log, Mid, Origin, RoomId, ServerId, Slot};
+use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::store::{Entry, LoadedLog, SlotHolder, StoreError, Sum};
 use chatty_core::time::{Hlc, Key};
@@ -28,6 +29,8 @@ pub(super) mod tag {
     pub(crate) const SLOT: u8 = b's';
     /// A room's sum.
     pub(crate) const SUM: u8 = b'r';
+    /// How far this disk is to be believed.
+    pub(crate) const STANDING: &[u8] = b"h";
 }
 
 /// `log`: (origin, shard, seq).
@@ -184,6 +187,15 @@ pub(super) fn read_slot(key: &[u8], value: &[u8]) -> Option<SlotHolder> {
         server: ServerId::from_bytes(value.array()?),
         generation: value.u64()?,
     })
+}
+
+pub(super) fn standing_value(standing: Standing) -> Vec<u8> {
+    postcard::to_allocvec(&standing).unwrap_or_default()
+}
+
+pub(super) fn read_standing(value: &[u8]) -> Result<Standing, StoreError> {
+    postcard::from_bytes(value)
+        .map_err(|_| StoreError::Corrupt("the standing of this disk does not parse".into()))
 }
 
 pub(super) fn sum_key(room: RoomId) -> [u8; 17] {

@@ -5,6 +5,7 @@ use std::fs;
 
 use chatty_core::event::{Event, Identity, Join, Msg, Topic};
 use chatty_core::id::{AccountId, Mid, RoomId, ServerId, Slot};
+use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::store::{Entry, Row, SlotHolder, Sum, View};
 use chatty_core::time::{Hlc, Key};
@@ -24,6 +25,7 @@ struct Memory {
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
     slots: BTreeMap<Slot, SlotHolder>,
+    standing: Standing,
 }
 
 impl Memory {
@@ -40,6 +42,7 @@ impl Memory {
                 Row::Disk(server, log, upto) => drop(self.disks.insert((server, log), upto)),
                 Row::ForgetDisk(server) => self.disks.retain(|(of, _), _| *of != server),
                 Row::Slot(holder) => drop(self.slots.insert(holder.slot.clone(), holder)),
+                Row::Standing(standing) => self.standing = standing,
             }
         }
         done
@@ -57,6 +60,7 @@ impl Memory {
             sums: self.sums.iter().map(|(k, v)| (*k, *v)).collect(),
             disks: self.disks.iter().map(|((s, l), n)| (*s, *l, *n)).collect(),
             slots: self.slots.values().cloned().collect(),
+            standing: self.standing,
         }
     }
 }
@@ -159,6 +163,9 @@ fn batches(drafts: &[DraftBatch]) -> Vec<Batch> {
         entries: draft.events.iter().map(&mut entry).collect(),
         disks: draft.disks.iter().map(|(s, l, n)| (ServerId::new(*s), log(*l), *n)).collect(),
         slots: draft.slot.iter().map(|(slot, server)| holder(*slot, *server)).collect(),
+        standing: draft
+            .slot
+            .map(|(slot, _)| [Standing::Lossy, Standing::Sound][usize::from(slot % 2)]),
     };
     drafts.iter().map(batch).collect()
 }
@@ -256,7 +263,7 @@ fn a_disk_named_and_forgotten_in_one_batch_is_forgotten() {
     let mut store = FjallStore::open(folder.path()).unwrap();
     let disks = |n| vec![(ServerId::new(1), log(n), 7)];
     let commit = |store: &mut FjallStore, disks, slots| {
-        store.commit(&Batch { entries: Vec::new(), disks, slots }).unwrap();
+        store.commit(&Batch { disks, slots, ..Batch::default() }).unwrap();
     };
     commit(&mut store, disks(1), vec![holder(0, 1)]);
     commit(&mut store, disks(2), vec![holder(0, 2)]);

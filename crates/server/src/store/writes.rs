@@ -11,7 +11,8 @@ use fjall::{Keyspace, OwnedWriteBatch, PersistMode, Readable};
 
 use super::rows::{
     disk_key, disk_prefix, event_key, event_value, identity_key, key_bytes, log_key, log_value,
-    place_key, register_key, register_value, slot_key, slot_value, sum_key, sum_value,
+    place_key, register_key, register_value, slot_key, slot_value, standing_value, sum_key,
+    sum_value, tag,
 };
 use super::tables::{Tables, store_error};
 
@@ -64,6 +65,9 @@ impl<'a> Writes<'a> {
             }
             Row::ForgetDisk(server) => self.forget_disk(*server)?,
             Row::Slot(holder) => self.put(slot_key(&holder.slot), slot_value(holder).to_vec()),
+            Row::Standing(standing) => {
+                self.put(tag::STANDING.to_vec(), standing_value(*standing));
+            }
         }
         Ok(())
     }
