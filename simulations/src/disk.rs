@@ -8,6 +8,7 @@ use chatty_core::event::Identity;
 use chatty_core::id::{Log, RoomId, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
+use chatty_core::rng::Rng;
 use chatty_core::store::{
     Batch, Committed, Entry, Loaded, LoadedLog, Query, Row, Rows, SlotHolder, Sum, View, answer,
     plan,
@@ -73,6 +74,24 @@ impl Disk {
                 self.slots.insert(holder.slot.clone(), holder);
             }
         }
+    }
+
+    /// The disk that is made anew from what comes before the damage in each log: logs are damaged
+    /// from a drawn place on, or not at all.
+    #[must_use]
+    pub fn cut_out_damage(&self, rng: &mut Rng) -> Self {
+        let mut kept = Self { slots: self.slots.clone(), ..Self::default() };
+        for entries in self.logs.values() {
+            let sound = match rng.below(3) {
+                0 => rng.below(entries.len() as u64 + 1) as usize,
+                _ => entries.len(),
+            };
+            for entry in &entries[..sound] {
+                kept.commit(&Batch { entries: vec![entry.clone()], ..Batch::default() });
+            }
+        }
+        kept.standing = Standing::Lossy;
+        kept
     }
 
     /// Answers a query.

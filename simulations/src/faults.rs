@@ -35,6 +35,10 @@ pub enum Fault {
     Clock,
     /// A server's fsyncs take long.
     SlowDisk,
+    /// A server's disk takes no writes.
+    DiskFull,
+    /// A server's disk is damaged: what is right of it is kept, and it knows that.
+    Damage,
     /// A client hears nothing of its server.
     ClientCut,
     /// A client's connection breaks.
@@ -45,7 +49,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Crash,
         Self::CrashAll,
         Self::Wipe,
@@ -58,6 +62,8 @@ impl Fault {
         Self::Pause,
         Self::Clock,
         Self::SlowDisk,
+        Self::DiskFull,
+        Self::Damage,
         Self::ClientCut,
         Self::ClientReset,
         Self::Stop,

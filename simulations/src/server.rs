@@ -21,6 +21,9 @@ use chatty_core::token::TokenKey;
 use crate::disk::Disk;
 use crate::world::{Action, World};
 
+/// How soon a refused write is tried again.
+const DISK_RETRY_MICROS: u64 = 200_000;
+
 /// A server.
 pub(crate) struct Server {
     pub(crate) slot: Slot,
@@ -41,6 +44,7 @@ pub(crate) struct Server {
     paused_until: Option<Time>,
     pub(crate) skew_ms: i64,
     pub(crate) slow: bool,
+    pub(crate) full: bool,
     saving: Option<(PersistToken, Arc<Batch>)>,
     cluster: Vec<ServerAddr>,
 }
@@ -72,6 +76,7 @@ impl Server {
             paused_until: None,
             skew_ms: 0,
             slow: false,
+            full: false,
             saving: None,
             cluster,
         }
@@ -104,6 +109,13 @@ impl Server {
         self.generation += 1;
         self.id = ServerId::new(rng.bits128());
         self.last_origin = None;
+    }
+
+    /// Some logs are damaged somewhere: what comes before is kept, everything else is made anew
+    /// from it, and the disk knows that it lost something.
+    pub(crate) fn cut_out_damage(&mut self, rng: &mut Rng) {
+        let kept = self.disk.cut_out_damage(rng);
+        self.lost_disks.push(std::mem::replace(&mut self.disk, kept));
     }
 
     /// An older state of the disk is put back.
@@ -240,6 +252,7 @@ impl World {
                 }
             }
             Output::CloseSession(SessionId(line)) => self.close_line(line),
+            Output::Damaged(why) => return Err(format!("a sound disk is called damaged: {why}")),
             Output::Log(..) => {}
         }
         Ok(())
@@ -321,6 +334,11 @@ impl World {
         if server.run != run || !server.is_alive() {
             return;
         }
+        if server.full && server.saving.as_ref().is_some_and(|(saving, _)| *saving == token) {
+            self.give(n, Input::PersistFailed(token, "no space left".into()));
+            self.later(DISK_RETRY_MICROS, Action::Persisted { server: n, run, token });
+            return;
+        }
         let Some((_, batch)) = server.saving.take_if(|(saving, _)| *saving == token) else {
             return;
         };
@@ -347,6 +365,7 @@ impl World {
         server.paused_until = None;
         if let Some((_, batch)) = server.saving.take()
             && written
+            && !server.full
         {
             server.disk.commit(&batch);
         }

@@ -70,6 +70,12 @@ impl World {
                 self.later(long, Action::Relent(Relent::FastDisk(n)));
                 true
             }
+            Fault::DiskFull => {
+                self.servers[n].full = true;
+                self.later(long, Action::Relent(Relent::EmptyDisk(n)));
+                true
+            }
+            Fault::Damage => self.damage(n),
             Fault::ClientCut => {
                 self.cut_client(p);
                 self.later(long, Action::Relent(Relent::Uncut(p)));
@@ -176,6 +182,21 @@ impl World {
         }
     }
 
+    /// A server notices damage: it keeps of each log what comes before it, and starts again.
+    fn damage(&mut self, n: usize) -> bool {
+        if !self.may_lose_a_disk() {
+            return false;
+        }
+        self.kill(n);
+        self.owe(n);
+        let mut rng = self.rng.clone();
+        self.servers[n].cut_out_damage(&mut rng);
+        self.rng = rng;
+        let down = self.rng.below(1_000_000);
+        self.later(down, Action::Start { server: n });
+        true
+    }
+
     fn cut_way(&mut self, from: usize, to: usize, long: u64) {
         self.block(from, to);
         self.later(long, Action::Relent(Relent::Unblock(from, to)));
@@ -203,6 +224,7 @@ impl World {
             Relent::End(n) => self.kill(n),
             Relent::MendClock(n) => self.servers[n].skew_ms = 0,
             Relent::FastDisk(n) => self.servers[n].slow = false,
+            Relent::EmptyDisk(n) => self.servers[n].full = false,
             Relent::Uncut(p) => self.uncut_client(p),
             Relent::RollBack(n, id, kept) => self.roll_back(n, id, *kept),
             Relent::Readmit(n) => self.readmit(n),
@@ -234,6 +256,9 @@ impl World {
                     first.durable(),
                     replica.durable()
                 ));
+            }
+            if replica.broadcast().standing() == Standing::Lossy {
+                return Some(format!("{} has not made good what it lost", server.slot));
             }
             if !replica.broadcast().is_saved() {
                 return Some(format!("{} is still writing", server.slot));

@@ -35,7 +35,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(90);
 pub(crate) enum Action {
     /// A server's loop turns.
     Tick { server: usize, run: u64 },
-    /// A write is on the disk.
+    /// The disk was asked to write: it did, or refuses.
     Persisted { server: usize, run: u64, token: PersistToken },
     /// A read is done.
     Read { server: usize, run: u64, token: ReadToken, query: Query },
@@ -82,6 +82,7 @@ pub(crate) enum Relent {
     End(usize),
     MendClock(usize),
     FastDisk(usize),
+    EmptyDisk(usize),
     Uncut(usize),
     /// The older state of a disk is put back.
     RollBack(usize, ServerId, Box<Disk>),

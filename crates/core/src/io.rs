@@ -108,6 +108,8 @@ pub enum Output {
     },
     /// Deliver what is queued for the session, then close it.
     CloseSession(SessionId),
+    /// The disk is damaged, told in words: stop in good order, cut the damage out, start again.
+    Damaged(String),
     /// Something the operator should read.
     Log(Severity, String),
 }

@@ -18,6 +18,7 @@ pub mod session;
 pub mod token;
 pub mod register;
 pub mod store;
+pub mod scrub;
 pub mod config;
 pub mod io;
 pub mod broadcast;

@@ -46,6 +46,8 @@ pub struct Replica {
     pub(crate) sessions: Sessions,
     start: Start,
     stopping: bool,
+    /// Why the disk takes no writes.
+    pub(crate) refusing: Option<String>,
     out: VecDeque<Output>,
 }
 
@@ -83,6 +85,7 @@ impl Replica {
             sessions: Sessions::new(&config, loaded, now),
             start,
             stopping: false,
+            refusing: None,
             out: VecDeque::new(),
             config: Arc::new(config),
             rng,
@@ -103,9 +106,7 @@ impl Replica {
             Input::SessionDown(session) => self.on_session_down(now, session),
             Input::Drained(session, bytes) => self.on_drained(session, bytes),
             Input::Persisted(token, committed) => self.on_persisted(now, token, &committed),
-            Input::PersistFailed(_, why) => {
-                self.log(Severity::Error, format!("the disk refused a write: {why}"));
-            }
+            Input::PersistFailed(_, why) => self.on_persist_failed(why),
             Input::ReadDone(token, rows) => self.on_read_done(now, token, rows),
             Input::Stop => self.on_stop(),
         }
@@ -294,6 +295,8 @@ impl Replica {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced
+        } else if self.refusing.is_some() {
+            ServerState::ReadOnly
         } else {
             ServerState::Ready
         }
@@ -301,6 +304,9 @@ impl Replica {
 
     fn on_persisted(&mut self, now: Now, token: PersistToken, committed: &Committed) {
         let Some(batch) = self.broadcast.persisted(now, token) else { return };
+        if self.refusing.take().is_some() {
+            self.log(Severity::Info, "the disk takes writes again".into());
+        }
         for (room, sum) in &committed.sums {
             self.rooms.set_sum(*room, *sum);
         }
@@ -313,6 +319,21 @@ impl Replica {
         }
         self.check_start(now);
         self.release(now);
+    }
+
+    /// The disk refuses writes until further notice: whoever wrote something here that is on no disk
+    /// yet is better off elsewhere.
+    fn on_persist_failed(&mut self, why: String) {
+        self.log(
+            Severity::Error,
+            format!("the disk refused a write: {why}; no writes are taken until it takes them"),
+        );
+        if self.refusing.replace(why).is_some() || self.links.is_empty() {
+            return;
+        }
+        let servers = self.other_servers();
+        let sessions: Vec<SessionId> = self.sessions.ids().collect();
+        self.deliver_answer(sessions, Item::Leaving(Moving { servers }));
     }
 
     fn on_read_done(&mut self, now: Now, token: ReadToken, rows: Rows) {

@@ -151,6 +151,8 @@ wire! {
         14 => Mark(Mark),
         /// Goodbye: forget the session at once, without the grace of a lost connection.
         15 => Detach(Plain),
+        /// Read everything on the disk again and check it.
+        16 => Verify(Plain),
     }
 }
 
@@ -374,6 +376,8 @@ wire! {
         17 => Leaving(Moving),
         /// The answer to a ping.
         18 => Pong(Pong),
+        /// How far a verification is, or what it found.
+        19 => Verified(Verified),
     }
 }
 
@@ -721,6 +725,19 @@ pub struct Status {
     pub uptime_s: u64,
 }
 
+/// Of a verification: told about once a second, and at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Verified {
+    /// Which request.
+    pub request: RequestId,
+    /// Events read and found right so far.
+    pub events: u64,
+    /// Whether this is the end.
+    pub done: bool,
+    /// What is damaged, in words; the server cuts it out and fetches it from the others.
+    pub damage: Option<String>,
+}
+
 /// What a server can do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ServerState {
@@ -732,6 +749,8 @@ pub enum ServerState {
     Fenced,
     /// It was asked to stop.
     Stopping,
+    /// Its disk takes no writes: it serves what it has.
+    ReadOnly,
 }
 
 impl std::fmt::Display for ServerState {
@@ -741,6 +760,7 @@ impl std::fmt::Display for ServerState {
             Self::CatchingUp => "catching up",
             Self::Fenced => "clock off",
             Self::Stopping => "stopping",
+            Self::ReadOnly => "read only",
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::event::{Event, Identity, first_eight};
 use crate::id::{AccountId, Generation, Log, RoomId, ServerId, Slot};
 use crate::io::Standing;
 use crate::register::{Register, RegisterKey, write_of};
+use crate::scrub;
 use crate::session::Line;
 use crate::time::{Hlc, Key};
 use crate::vector::Vector;
@@ -97,7 +98,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    const fn add(&mut self, line: u64) {
+    pub(crate) const fn add(&mut self, line: u64) {
         self.messages = self.messages.wrapping_add(1);
         self.digest = self.digest.wrapping_add(line);
     }
@@ -109,7 +110,7 @@ impl Sum {
 }
 
 /// The hash of one line in a [`Sum`]: its place, its identity and its content.
-fn line_hash(key: Key, event: &Event) -> u64 {
+pub(crate) fn line_hash(key: Key, event: &Event) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&key.hlc.bits().to_be_bytes());
     hasher.update(&key.origin.to_bytes());
@@ -274,6 +275,15 @@ pub enum Query {
     },
     /// A message by its identity.
     Message(Identity),
+    /// A piece of everything, read again.
+    Scrub {
+        /// Where.
+        at: scrub::At,
+        /// What is durable.
+        within: Arc<Vector>,
+        /// The rooms with messages, ascending.
+        rooms: Arc<[RoomId]>,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -291,6 +301,8 @@ pub enum Rows {
     Waiting(Vec<Line>),
     /// To [`Query::Message`].
     Message(Option<Line>),
+    /// To [`Query::Scrub`].
+    Scrubbed(scrub::Piece),
     /// The disk could not read: damage, told in words.
     Failed(String),
 }
@@ -419,6 +431,9 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
             waiting.sort_by_key(Line::key);
             Rows::Waiting(waiting)
         }
+        Query::Scrub { at, within, rooms } => {
+            Rows::Scrubbed(scrub::piece(view, at, within, rooms)?)
+        }
         Query::Message(identity) => Rows::Message(match view.first_key(identity)? {
             Some(key) => line(view, key)?,
             None => None,
@@ -506,6 +521,9 @@ pub enum StoreError {
     Io(String),
     /// What is on the disk contradicts itself.
     Corrupt(String),
+    /// It must not be used as it is, and nothing here can mend it: another version wrote it, or the
+    /// disk did not confirm a write.
+    Unusable(String),
 }
 
 impl fmt::Display for StoreError {
@@ -513,6 +531,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Io(what) => write!(f, "the disk failed: {what}"),
             Self::Corrupt(what) => write!(f, "the data folder is damaged: {what}"),
+            Self::Unusable(what) => f.write_str(what),
         }
     }
 }

@@ -142,7 +142,8 @@ impl Broadcast {
             | Rows::Since(_)
             | Rows::TooFar(_)
             | Rows::Waiting(_)
-            | Rows::Message(_) => Vec::new(),
+            | Rows::Message(_)
+            | Rows::Scrubbed(_) => Vec::new(),
             Rows::Failed(why) => {
                 let what = format!("could not read log {} from {}: {why}", active.log, active.next);
                 self.out.push_back(Output::Log(crate::io::Severity::Error, what));

@@ -238,6 +238,8 @@ impl Client {
             Item::Gap(gap) => self.on_gap(now, gap),
             Item::Leaving(moving) => return self.on_leaving(now, &moving),
             Item::Pong(pong) => self.on_pong(now, pong),
+            // Asked without an account only.
+            Item::Verified(_) => {}
         }
         self.pump(now);
     }

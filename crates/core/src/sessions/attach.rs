@@ -92,7 +92,7 @@ impl Replica {
 
     fn admit(&mut self, now: Now, attach: &Attach) -> Result<(AccountId, Hlc, Vector), Item> {
         match self.state() {
-            ServerState::Ready | ServerState::Fenced => {}
+            ServerState::Ready | ServerState::Fenced | ServerState::ReadOnly => {}
             ServerState::CatchingUp => {
                 let why = "this server is still catching up; attach to another one";
                 return Err(refusal(SESSION, Code::NotReady, why));
@@ -113,9 +113,7 @@ impl Replica {
         attach.nick.as_deref().map_or(Ok(()), check_nick).map_err(invalid)?;
         attach.rooms.iter().try_for_each(|r| check_room(&r.room)).map_err(invalid)?;
         if attach.token.is_empty() {
-            if self.clock.is_fenced() {
-                return Err(refusal(SESSION, Code::ClockSkew, "this server's clock is off"));
-            }
+            self.check_writable(SESSION)?;
             let account = AccountId::at(now.wall_ms, self.rng.bits128());
             return Ok((account, Hlc::default(), attach.cursor.clone()));
         }
@@ -168,7 +166,7 @@ impl Replica {
             None => None,
         };
         if let Some(nick) = wanted.filter(|nick| held != Some(nick))
-            && !self.clock.is_fenced()
+            && self.check_writable(SESSION).is_ok()
         {
             let before = self.rooms.nick(account).unwrap_or_default();
             let mid = Mid::at(now.wall_ms, self.rng.bits128());
@@ -302,7 +300,7 @@ impl Replica {
                 self.log(Severity::Error, format!("could not read what a client missed: {why}"));
                 self.tell_gaps(id, Key::MIN);
             }
-            Rows::Events(_) | Rows::Page(..) | Rows::Message(_) => {}
+            Rows::Events(_) | Rows::Page(..) | Rows::Message(_) | Rows::Scrubbed(_) => {}
         }
         self.go_live(now, id, &cursor, place);
     }

@@ -375,6 +375,7 @@ fn cost_of(item: &Item) -> usize {
             | Item::TopicIs(_)
             | Item::Gap(_)
             | Item::Leaving(_)
+            | Item::Verified(_)
             | Item::Pong(_) => 0,
         }
 }

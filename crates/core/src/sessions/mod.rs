@@ -8,6 +8,7 @@
 //! - `requests.rs`: everything asked but messages
 //! - `send.rs`: messages: dedup, limits, acknowledgement
 //! - `deliver.rs`: showing events, queues and gaps
+//! - `verify.rs`: reading everything again
 //! - `recent.rs`: the newest lines and message identities, in memory
 
 mod attach;
@@ -15,6 +16,7 @@ mod deliver;
 mod recent;
 mod requests;
 mod send;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,6 +31,7 @@ use attach::Attaching;
 use recent::{Recent, RecentMids};
 use requests::Reading;
 use send::{Acks, Bucket};
+use verify::Verifying;
 
 /// Rooms with a rate of their own, at most; beyond, the idle ones are forgotten.
 const ROOM_RATES_MAX: usize = 4096;
@@ -102,6 +105,7 @@ pub(crate) struct Sessions {
     /// Sessions with something that waits for the disk or for other servers.
     blocked: BTreeSet<SessionId>,
     reads: BTreeMap<ReadToken, SessionId>,
+    verifying: Option<Verifying>,
     last_read: u64,
     recent: Recent,
     mids: RecentMids,
@@ -127,6 +131,7 @@ impl Sessions {
             of: BTreeMap::new(),
             blocked: BTreeSet::new(),
             reads: BTreeMap::new(),
+            verifying: None,
             last_read: 1,
             recent: Recent::new(config.limits.recent_lines, durable),
             mids: RecentMids::new(config.limits.recent_mids, mids_floor),
@@ -152,6 +157,12 @@ impl Sessions {
         });
         let token = (!self.all.is_empty()).then_some(self.token_at);
         attaching.chain(self.acks.next_deadline()).chain(token).min()
+    }
+
+    /// The token of all reads of one verification.
+    const fn verify_read(&mut self) -> ReadToken {
+        self.last_read += 2;
+        ReadToken(self.last_read)
     }
 
     fn next_read(&mut self, session: SessionId) -> ReadToken {

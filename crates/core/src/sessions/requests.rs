@@ -50,6 +50,7 @@ impl Replica {
             // What a server sees can be asked without an account.
             (Phase::New, Request::Status(Plain { request })) => self.status(now, id, request),
             (Phase::New, Request::Ping(Plain { request })) => self.pong(now, id, request),
+            (Phase::New, Request::Verify(Plain { request })) => self.verify(now, id, request),
             (Phase::New, _) => self.protocol_error(id, "the first request is no attach"),
             (_, Request::Attach(_)) => self.protocol_error(id, "a second attach"),
             (_, Request::Detach(_)) => {
@@ -106,6 +107,10 @@ impl Replica {
             }
             Request::Status(Plain { request }) => {
                 self.status(now, id, request);
+                Ok(())
+            }
+            Request::Verify(Plain { request }) => {
+                self.verify(now, id, request);
                 Ok(())
             }
             Request::Rooms(Plain { request }) => {
@@ -415,6 +420,9 @@ impl Replica {
 
     /// The disk answered a session's question.
     pub(crate) fn on_session_read(&mut self, now: Now, token: ReadToken, rows: Rows) {
+        if self.verify_read(now, token, &rows) {
+            return;
+        }
         let Some(id) = self.sessions.reads.remove(&token) else { return };
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         let Some((_, reading)) = session.reading.take_if(|(asked, _)| *asked == token) else {
@@ -633,6 +641,10 @@ const fn request_id(request: &Request) -> RequestId {
         Request::History(r) => r.request,
         Request::Who(r) => r.request,
         Request::Mark(r) => r.request,
-        Request::Rooms(r) | Request::Status(r) | Request::Ping(r) | Request::Detach(r) => r.request,
+        Request::Rooms(r)
+        | Request::Status(r)
+        | Request::Ping(r)
+        | Request::Detach(r)
+        | Request::Verify(r) => r.request,
     }
 }

@@ -176,6 +176,10 @@ impl Replica {
             let why = "this server's clock is off, it takes no writes; another server does";
             return Err(refusal(request, Code::ClockSkew, why));
         }
+        if let Some(why) = &self.refusing {
+            let why = format!("the disk of this server takes no writes ({why}); another one does");
+            return Err(refusal(request, Code::Storage, why));
+        }
         if self.broadcast.is_full() {
             return Err(busy(request, "the disk is behind", 200));
         }
