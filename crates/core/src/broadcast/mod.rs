@@ -122,6 +122,8 @@ struct Link {
     rtt_micros: u64,
     /// Whether it has said all that it holds.
     told: bool,
+    /// What was held here when it was last asked whether it holds the same.
+    asked: Option<(u64, Arc<Vector>)>,
     /// What it has said of that so far.
     vector: BTreeMap<Log, u64>,
 }
@@ -307,6 +309,7 @@ impl Broadcast {
                 suspect: false,
                 rtt_micros: 0,
                 told: false,
+                asked: None,
                 vector: BTreeMap::new(),
             },
         );

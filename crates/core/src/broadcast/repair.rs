@@ -121,20 +121,30 @@ impl Broadcast {
 
     pub(super) fn send_digest(&mut self, link: LinkId) {
         let hash = self.durable.digest();
+        if let Some(link) = self.links.get_mut(&link) {
+            link.asked = Some((hash, self.durable.clone()));
+        }
         self.send_control(link, Frame::Digest(Digest { hash }));
     }
 
     pub(super) fn on_digest(&mut self, link: LinkId, hash: u64) {
-        if hash != self.durable.digest() {
+        let Some(from) = self.links.get_mut(&link) else { return };
+        // Equal hashes say as much as the whole vector: its disk holds what ours does, or did when
+        // it was asked.
+        let asked = from.asked.take_if(|(asked, _)| *asked == hash).map(|(_, vector)| vector);
+        let held = if hash == self.durable.digest() { Some(self.durable.clone()) } else { asked };
+        let Some(held) = held else {
             self.send_vector(link);
             return;
-        }
-        // Equal hashes say as much as the whole vector: its disk holds what ours does.
-        let held: BTreeMap<Log, u64> = self.durable.iter().collect();
-        if let Some(link) = self.links.get_mut(&link) {
-            held.iter().for_each(|(log, upto)| link.raise_has(*log, *upto));
-        }
+        };
+        held.iter().for_each(|(log, upto)| from.raise_has(log, upto));
+        // The other end must hear it too, once, though neither sends its vector.
+        let first = !from.told;
+        let held: BTreeMap<Log, u64> = held.iter().collect();
         self.recount(link, &held);
+        if first {
+            self.send_control(link, Frame::Digest(Digest { hash }));
+        }
     }
 
     /// An event came whose predecessor is missing.
