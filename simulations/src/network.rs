@@ -19,6 +19,8 @@ pub(crate) struct Cable {
     pub(crate) ends: [usize; 2],
     pub(crate) runs: [u64; 2],
     pub(crate) up: [bool; 2],
+    /// Whether an end has come up yet: what arrives before waits for it.
+    came: [bool; 2],
     /// When the last frame of each class arrives at each end.
     last: [[Time; 4]; 2],
     held: [VecDeque<(Class, Arc<Frame>, usize)>; 2],
@@ -94,6 +96,7 @@ impl World {
                 ends: [a, b],
                 runs,
                 up: [false, false],
+                came: [false, false],
                 last: [[self.time; 4]; 2],
                 held: Default::default(),
             },
@@ -114,7 +117,7 @@ impl World {
         if !alive {
             return;
         }
-        cable.up[side] = true;
+        (cable.up[side], cable.came[side]) = (true, true);
         let far = &self.servers[other];
         let peer = Peer {
             slot: far.slot.clone(),
@@ -124,6 +127,9 @@ impl World {
             standing: far.standing,
         };
         self.give(to, Input::LinkUp(LinkId(id), peer));
+        if !self.blocked.contains_key(&(other, to)) {
+            self.release_frames(id, to);
+        }
     }
 
     /// Tells a server something of a link, if that end is up in its present run.
@@ -189,7 +195,8 @@ impl World {
         let Some(cable) = self.cables.get_mut(&id) else { return };
         let side = Self::side(cable, to);
         let from = cable.ends[1 - side];
-        if self.blocked.contains_key(&(from, to)) || !cable.held[side].is_empty() {
+        let waits = self.blocked.contains_key(&(from, to)) || !cable.came[side];
+        if waits || !cable.held[side].is_empty() {
             cable.held[side].push_back((class, frame.clone(), cost));
             return;
         }
@@ -222,12 +229,18 @@ impl World {
         for id in ids {
             let Some(cable) = self.cables.get_mut(&id) else { continue };
             let side = Self::side(cable, to);
-            if cable.ends[side] != to || cable.ends[1 - side] != from {
-                continue;
+            if cable.ends[side] == to && cable.ends[1 - side] == from && cable.came[side] {
+                self.release_frames(id, to);
             }
-            for (class, frame, cost) in std::mem::take(&mut cable.held[side]) {
-                self.at(self.time, Action::Frame { cable: id, to, class, frame, cost });
-            }
+        }
+    }
+
+    /// What was held arrives now, in order.
+    fn release_frames(&mut self, id: u64, to: usize) {
+        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let side = Self::side(cable, to);
+        for (class, frame, cost) in std::mem::take(&mut cable.held[side]) {
+            self.at(self.time, Action::Frame { cable: id, to, class, frame, cost });
         }
     }
 
