@@ -18,6 +18,10 @@ use crate::files::{self, FileError};
 /// A mesh has at most this many servers.
 pub const SERVERS_MAX: usize = 64;
 
+/// MiB of the volume that are left free, if nothing is said: enough for the database to write out
+/// what it holds in memory and to merge its largest tables.
+const DISK_RESERVE_MIB: u64 = 256;
+
 /// What a server is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -43,6 +47,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Bounds.
     pub limits: Limits,
+    /// Bytes of the data's volume that are left free: below that, no writes are taken.
+    pub disk_reserve: u64,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -138,6 +144,7 @@ struct RawLimits {
     sessions: Option<usize>,
     session_rate: Option<u32>,
     room_rate: Option<u32>,
+    disk_reserve_mib: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -250,6 +257,7 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         servers,
         feeds: raw.feeds.0,
         limits,
+        disk_reserve: given.disk_reserve_mib.unwrap_or(DISK_RESERVE_MIB).saturating_mul(1 << 20),
         log: LogConfig { level, format: raw.log.format },
     })
 }
@@ -328,6 +336,8 @@ token_key = "token.key"
 # session_rate = {session_rate}
 # Messages a second into one room through this server.
 # room_rate = {room_rate}
+# MiB left free on the volume of `data`: below that, writes are refused and reads go on.
+# disk_reserve_mib = {DISK_RESERVE_MIB}
 
 [log]
 # "error", "warn", "info", "debug", or a filter such as "info,chatty_server=debug".
@@ -370,8 +380,15 @@ mod tests {
 
     #[test]
     fn every_commented_key_of_the_template_is_its_default() {
-        let keys =
-            ["feeds = ", "sessions = ", "session_rate = ", "room_rate = ", "level = ", "format = "];
+        let keys = [
+            "feeds = ",
+            "sessions = ",
+            "session_rate = ",
+            "room_rate = ",
+            "disk_reserve_mib = ",
+            "level = ",
+            "format = ",
+        ];
         let mut told = text();
         for key in keys {
             let commented = format!("# {key}");

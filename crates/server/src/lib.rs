@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod data_dir;
 pub mod check;
 pub mod run;
+mod again;
 mod driver;
 mod links;
 mod gateway;

@@ -9,7 +9,7 @@ use chatty_core::config::{Config as CoreConfig, Me, Timing};
 use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
-use chatty_core::store::{Store, StoreError};
+use chatty_core::store::StoreError;
 use chatty_net::{Accepted, Endpoint};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,12 +19,12 @@ use crate::config::{self, Config};
 use crate::credentials;
 use crate::data_dir::{self, DataDir};
 use crate::driver::inbox::{Doors, Event, inbox};
-use crate::driver::{Clock, Driver};
+use crate::driver::{Clock, Driver, Ended};
 use crate::gateway::quic::Gateway;
 use crate::links::{Dialler, GreetError, Greeter, Links, PARALLEL};
 use crate::logging;
 use crate::random::{self, NoRandomness};
-use crate::store::FjallStore;
+use crate::{again, store};
 
 /// Threads for connections and the replica. With two, encryption and the replica run beside each
 /// other; more would spread a small server's work over more caches than it fills.
@@ -55,6 +55,9 @@ pub enum RunError {
     /// It could not go on.
     #[error("stopped: {0}")]
     Failed(String),
+    /// The database is damaged, and that is noted: the next start cuts the damage out.
+    #[error("the database is damaged ({0}); start the server again, it will mend it")]
+    Damaged(String),
 }
 
 /// Runs the server of a configuration file until SIGTERM or SIGINT.
@@ -64,7 +67,10 @@ pub enum RunError {
 pub fn from_file(file: &Path) -> Result<(), RunError> {
     let config = config::load(file).map_err(CheckError::from)?;
     logging::start(&config.name, &config.log);
-    run(config)
+    match run(config) {
+        Err(RunError::Damaged(why)) => Err(again::start(why)),
+        done => done,
+    }
 }
 
 /// Runs a server until SIGTERM or SIGINT.
@@ -85,11 +91,11 @@ pub fn run(config: Config) -> Result<(), RunError> {
 struct Running {
     endpoint: Endpoint,
     doors: Doors,
-    driver: tokio::task::JoinHandle<Result<(), String>>,
+    driver: tokio::task::JoinHandle<Result<(), Ended>>,
     /// What brings work; ends first.
     sources: JoinSet<()>,
     // Held until the database is closed.
-    _data: DataDir,
+    data: DataDir,
 }
 
 impl Running {
@@ -100,11 +106,11 @@ impl Running {
         let endpoint = check::bind(&config, &proof)?;
         let data = DataDir::open(&config.data, &proof.identity).map_err(CheckError::from)?;
         let broken = |source| RunError::Store { data: config.data.clone(), source };
-        let mut store = FjallStore::open(&data.database()).map_err(broken)?;
         let clock = Clock::start();
         let origin = Origin::at(clock.now().wall_ms, random::bits128()?);
-        let prev = store.begin_run(origin).map_err(broken)?;
-        let loaded = store.load().map_err(broken)?;
+        let begun = store::begin(&data.database(), origin).map_err(broken)?;
+        let store::Begun { store, prev, loaded } = begun;
+        let store = store.with_reserve(config.disk_reserve);
         let seed = random::bits64()?;
         tracing::info!(
             run = %origin, disk = %proof.identity.server, generation = proof.identity.generation,
@@ -163,7 +169,7 @@ impl Running {
         // A closed standard output is no reason to stop.
         let _ = writeln!(io::stdout(), "{} listens on {}", config.name, config.listen);
         tracing::info!(listen = %config.listen, "listening");
-        Ok(Self { endpoint, doors, driver, sources, _data: data })
+        Ok(Self { endpoint, doors, driver, sources, data })
     }
 
     /// SIGTERM and SIGINT stop the server.
@@ -194,7 +200,11 @@ impl Running {
                 tracing::info!("stopped");
                 Ok(())
             }
-            Ok(Err(why)) => Err(RunError::Failed(why)),
+            Ok(Err(Ended::Failed(why))) => Err(RunError::Failed(why)),
+            Ok(Err(Ended::Damaged(why))) => {
+                store::note_damage(&self.data.database(), &why)?;
+                Err(RunError::Damaged(why))
+            }
             Err(panic) => Err(RunError::Failed(format!("a fault in the program: {panic}"))),
         }
     }

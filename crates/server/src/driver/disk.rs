@@ -2,8 +2,9 @@
 //!
 //! One writes: a commit may take long when the database turns over its journal. Two read. A write
 //! that fails is tried again for as long as it takes (a full disk is emptied some day); nothing is
-//! acknowledged meanwhile. Damage ends the process.
+//! acknowledged meanwhile. Damage ends the run: it is cut out before the next.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -75,8 +76,15 @@ fn read(reader: &impl Reader, jobs: &Mutex<Receiver<Read>>, doors: &Doors) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((token, query)) = job else { return };
-        let rows = reader.read(&query).unwrap_or_else(|error| {
-            tracing::error!(%error, "reading failed");
+        // The database is not made for damaged files: it may give up in the middle.
+        let read = catch_unwind(AssertUnwindSafe(|| reader.read(&query)))
+            .unwrap_or_else(|_| Err(StoreError::Corrupt("the database gave up reading".into())));
+        let rows = read.unwrap_or_else(|error| {
+            if let StoreError::Corrupt(why) = &error {
+                doors.tell(Event::Damaged(why.clone()));
+            } else {
+                tracing::error!(%error, "reading failed");
+            }
             Rows::Failed(error.to_string())
         });
         doors.tell(Event::Input(Input::ReadDone(token, rows)));
@@ -101,8 +109,13 @@ fn write(mut store: FjallStore, jobs: &Receiver<Write>, doors: &Doors) {
                     thread::sleep(wait);
                     wait = (wait * 2).min(RETRY_MAX);
                 }
-                Err(damage @ StoreError::Corrupt(_)) => {
-                    doors.tell(Event::Fatal(damage.to_string()));
+                Err(StoreError::Corrupt(why)) => {
+                    drop(store);
+                    doors.tell(Event::WriterEnded(why));
+                    return;
+                }
+                Err(unusable @ StoreError::Unusable(_)) => {
+                    doors.tell(Event::Fatal(unusable.to_string()));
                     return;
                 }
             }

@@ -34,6 +34,10 @@ pub(crate) enum Event {
     Hint(SocketAddr),
     /// The operator wants the server to stop.
     Stop,
+    /// A part of the database cannot be read, told in words.
+    Damaged(String),
+    /// The same, found by the thread that writes; it has closed the database.
+    WriterEnded(String),
     /// The server cannot go on.
     Fatal(String),
 }

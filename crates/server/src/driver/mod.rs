@@ -82,6 +82,17 @@ pub(crate) struct Driver {
     lines: BTreeMap<String, Instant>,
     /// Runs whose last link did not live long.
     brief: BTreeMap<Slot, Origin>,
+    /// What is wrong with the database.
+    damage: Option<String>,
+}
+
+/// Why a run ended before it was told to stop.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The database is damaged: it has to be mended before the next run.
+    Damaged(String),
+    /// It cannot go on.
+    Failed(String),
 }
 
 /// Whether the disk is at work on a batch.
@@ -120,6 +131,7 @@ impl Driver {
             stage: Stage::Running,
             lines: BTreeMap::new(),
             brief: BTreeMap::new(),
+            damage: None,
         })
     }
 
@@ -127,7 +139,7 @@ impl Driver {
     ///
     /// # Errors
     /// Why it cannot go on.
-    pub(crate) async fn run(mut self) -> Result<(), String> {
+    pub(crate) async fn run(mut self) -> Result<(), Ended> {
         loop {
             let due = self.due();
             let first = tokio::select! { biased;
@@ -137,7 +149,7 @@ impl Driver {
             self.tick(first);
             match std::mem::replace(&mut self.stage, Stage::Running) {
                 Stage::Running => {}
-                Stage::Failed(why) => return Err(why),
+                Stage::Failed(why) => return Err(Ended::Failed(why)),
                 Stage::Stopping(since) => {
                     self.stage = Stage::Stopping(since);
                     let done = self.sessions.is_empty() && self.writing == Writing::No;
@@ -151,7 +163,7 @@ impl Driver {
         if self.writing == Writing::No {
             self.disk.stop();
         }
-        Ok(())
+        self.damage.map_or(Ok(()), |why| Err(Ended::Damaged(why)))
     }
 
     /// When the replica, or a stop, has something to do.
@@ -218,11 +230,31 @@ impl Driver {
             Event::Stop => {
                 if let Stage::Running = self.stage {
                     tracing::info!("stopping");
-                    self.stage = Stage::Stopping(Instant::now());
-                    self.handle(Input::Stop);
+                    self.stop();
                 }
             }
+            Event::Damaged(why) => self.on_damage(why),
+            Event::WriterEnded(why) => {
+                self.writing = Writing::No;
+                self.on_damage(why);
+            }
             Event::Fatal(why) => self.stage = Stage::Failed(why),
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stage = Stage::Stopping(Instant::now());
+        self.handle(Input::Stop);
+    }
+
+    /// The run ends in good order, so that the damage can be cut out.
+    fn on_damage(&mut self, why: String) {
+        if self.damage.is_none() {
+            tracing::error!("DAMAGED: the database in the data folder: {why}");
+            self.damage = Some(why);
+        }
+        if let Stage::Running = self.stage {
+            self.stop();
         }
     }
 
@@ -287,6 +319,9 @@ impl Driver {
                 self.links.close(link, REFUSED, &why);
             }
             Output::Persist(token, batch) => {
+                if self.damage.is_some() {
+                    return; // nothing more is promised by this run
+                }
                 self.writing = Writing::Yes;
                 if self.disk.write(token, batch).is_err() {
                     self.fail("the thread that writes to the disk ended");
@@ -317,12 +352,13 @@ impl Driver {
                     queue.finish();
                 }
             }
+            Output::Damaged(why) => self.on_damage(why),
             Output::Log(severity, line) => self.log(severity, line),
         }
     }
 
     fn fail(&mut self, why: &str) {
-        if !matches!(self.stage, Stage::Failed(_)) {
+        if self.damage.is_none() && !matches!(self.stage, Stage::Failed(_)) {
             self.stage = Stage::Failed(why.into());
         }
     }

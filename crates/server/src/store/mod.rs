@@ -3,7 +3,15 @@
 //! What a batch writes and how a question is answered is decided in the core; here is only where
 //! a row lies and what makes it durable. One writer, any number of readers beside it. A commit is
 //! one atomic journal record and one `fdatasync`.
+//!
+//! - `rows.rs`, `tables.rs`, `view.rs`, `writes.rs`: the database's keyspaces, read and written
+//! - `high.rs`: beside the database, how much of it was durable
+//! - `mend.rs`: cutting damage out
+//! - `begin.rs`: a run's first look, mended if need be
 
+mod begin;
+mod high;
+mod mend;
 mod rows;
 mod tables;
 mod view;
@@ -14,12 +22,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chatty_core::id::{Log, Origin};
+use chatty_core::io::Standing;
 use chatty_core::store::{
-    Batch, Committed, Entry, Loaded, LoadedLog, Query, Reader, Rows, Store, StoreError, answer,
-    plan,
+    Batch, Committed, Entry, Loaded, LoadedLog, Query, Reader, Row, Rows, Store, StoreError,
+    answer, plan,
 };
 use fjall::{Guard, PersistMode, Readable};
 
+pub use begin::{Begun, begin};
+pub use mend::note_damage;
+
+use high::High;
 use rows::{
     read_disk, read_log, read_register, read_register_key, read_slot, read_standing, read_sum, tag,
 };
@@ -36,6 +49,9 @@ pub struct FjallStore {
     shared: Shared,
     heads: BTreeMap<Log, LoadedLog>,
     health: Health,
+    high: High,
+    /// Bytes of the volume that are left alone.
+    reserve: u64,
 }
 
 /// Whether the database takes writes.
@@ -54,6 +70,8 @@ enum Health {
 struct Unsure {
     /// The logs it continues, as they are with it.
     heads: BTreeMap<Log, LoadedLog>,
+    /// What it writes.
+    rows: Vec<Row>,
     done: Committed,
 }
 
@@ -72,7 +90,7 @@ impl Unsure {
 }
 
 fn unconfirmed(why: &str) -> StoreError {
-    StoreError::Corrupt(format!(
+    StoreError::Unusable(format!(
         "the disk did not confirm a write ({why}); check the disk, then start the server again"
     ))
 }
@@ -85,12 +103,49 @@ impl FjallStore {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let tables = Tables::open(folder)?;
         let heads = read_heads(&tables)?;
-        Ok(Self {
+        let (high, before) = High::open(folder)?;
+        let short = before.is_some_and(|before| before > events_of(&heads));
+        let mut store = Self {
             folder: folder.to_owned(),
             shared: Arc::new(RwLock::new(Some(tables))),
             heads,
             health: Health::Sound,
-        })
+            high,
+            reserve: 0,
+        };
+        if short && store.load()?.standing == Standing::Sound {
+            let standing = Some(Standing::Lossy);
+            store.commit(&Batch { standing, ..Batch::default() })?;
+        }
+        Ok(store)
+    }
+
+    /// Refuses writes while less than this is free on the volume: the database does not recover
+    /// well from a write that found no room, and needs some to tidy up.
+    #[must_use]
+    pub const fn with_reserve(mut self, bytes: u64) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
+    /// Bytes that are free for this process on the volume.
+    fn free(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn check_room(&self) -> Result<(), StoreError> {
+        const MIB: u64 = 1024 * 1024;
+        match self.free().filter(|free| *free < self.reserve) {
+            None => Ok(()),
+            Some(free) => Err(StoreError::Io(format!(
+                "the disk is full: {} MiB are free, {} MiB are kept in reserve; make room on the \
+                 volume of {}",
+                free / MIB,
+                self.reserve / MIB,
+                self.folder.display()
+            ))),
+        }
     }
 
     /// Writes down, durably, that a new run of the server begins, and tells the newest run before
@@ -113,11 +168,14 @@ impl FjallStore {
                 None => prev,
             });
             let row = postcard::to_allocvec::<RunRow>(&(run, prev)).unwrap_or_default();
-            let mut batch = tables.db.batch().durability(Some(PersistMode::SyncData));
-            batch.insert(&tables.meta, tag::RUN, row);
-            batch.commit().map_err(store_error)?;
+            put_run(tables, &row)?;
             Ok(prev)
         })
+    }
+
+    /// Keeps the row of the newest run as another database had it.
+    fn put_run(&self, row: &[u8]) -> Result<(), StoreError> {
+        with_tables(&self.shared, |tables| put_run(tables, row))
     }
 
     /// Opens the database again after there was no room for a write. Tells what the write did if
@@ -136,13 +194,18 @@ impl FjallStore {
         } else if found == with {
             unsure
         } else {
-            let what = "the logs are not as they were written; restore the backup, or empty it";
+            let what = "the logs are not as they were written";
             return Err(StoreError::Corrupt(what.into()));
         };
         self.heads = found;
         *shared = Some(tables);
         self.health = Health::Sound;
         Ok(arrived)
+    }
+
+    fn has_room(&self) -> bool {
+        const TIDY_BYTES: u64 = 64 * 1024 * 1024;
+        self.free().is_some_and(|free| free > self.reserve.max(TIDY_BYTES))
     }
 
     /// What a failed commit means for the next one.
@@ -152,7 +215,11 @@ impl FjallStore {
             fjall::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
                 Health::Full(Some(unsure))
             }
-            // A thread in the background had no room; this write was not begun.
+            // A thread in the background had no room; this write was not begun. With room on the
+            // volume it found damage instead.
+            fjall::Error::Poisoned if self.has_room() => {
+                return StoreError::Corrupt("tidying up the database failed".into());
+            }
             fjall::Error::Poisoned => Health::Full(None),
             error => Health::Unconfirmed(error.to_string()),
         };
@@ -160,6 +227,23 @@ impl FjallStore {
             Health::Unconfirmed(why) => unconfirmed(why),
             Health::Sound | Health::Full(_) => store_error(error),
         }
+    }
+
+    fn write(&mut self, unsure: Unsure) -> Result<Committed, StoreError> {
+        let written = with_tables(&self.shared, |tables| {
+            let mut writes = Writes::new(tables, unsure.rows.len() + unsure.heads.len());
+            for row in &unsure.rows {
+                writes.row(row)?;
+            }
+            unsure.heads.values().for_each(|head| writes.head(head));
+            Ok(writes.commit())
+        })?;
+        if let Err(error) = written {
+            return Err(self.failed(error, unsure));
+        }
+        self.heads.extend(unsure.heads);
+        self.high.raise(events_of(&self.heads));
+        Ok(unsure.done)
     }
 
     /// The heads of the logs after a batch; an error if it does not continue what is held.
@@ -213,33 +297,30 @@ impl Store for FjallStore {
             Health::Sound => {}
             Health::Unconfirmed(why) => return Err(unconfirmed(why)),
             Health::Full(unsure) => {
+                self.check_room()?;
                 if let Some(arrived) = self.reopen(unsure.clone())?
                     && arrived.is_of(batch)
                 {
-                    return Ok(arrived.done);
+                    // Read back, but from the kernel's memory perhaps: written once more.
+                    return self.write(arrived);
                 }
             }
         }
+        self.check_room()?;
         let heads = self.heads_after(batch)?;
-        let committed = with_tables(&self.shared, |tables| {
-            let (rows, done) = plan(&Frozen::now(tables), batch)?;
-            let mut writes = Writes::new(tables, rows.len() + heads.len());
-            for row in &rows {
-                writes.row(row)?;
-            }
-            heads.values().for_each(|head| writes.head(head));
-            Ok((writes.commit(), done))
-        })?;
-        let (written, done) = committed;
-        if let Err(error) = written {
-            return Err(self.failed(error, Unsure { heads, done }));
-        }
-        self.heads.extend(heads);
-        Ok(done)
+        let (rows, done) = with_tables(&self.shared, |tables| plan(&Frozen::now(tables), batch))?;
+        self.write(Unsure { heads, rows, done })
     }
 
     fn reader(&self) -> FjallReader {
         FjallReader { shared: self.shared.clone() }
+    }
+}
+
+impl Drop for FjallStore {
+    /// Closes the database, also if readers are still about.
+    fn drop(&mut self) {
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -261,8 +342,19 @@ fn with_tables<T>(
 ) -> Result<T, StoreError> {
     match &*shared.read().unwrap_or_else(PoisonError::into_inner) {
         Some(tables) => run(tables),
-        None => Err(StoreError::Io("the database is closed after a failed write".into())),
+        None => Err(StoreError::Io("the database is closed".into())),
     }
+}
+
+fn put_run(tables: &Tables, row: &[u8]) -> Result<(), StoreError> {
+    let mut batch = tables.db.batch().durability(Some(PersistMode::SyncData));
+    batch.insert(&tables.meta, tag::RUN, row);
+    batch.commit().map_err(store_error)
+}
+
+/// Events of all logs.
+fn events_of(heads: &BTreeMap<Log, LoadedLog>) -> u64 {
+    heads.values().map(|head| head.upto).sum()
 }
 
 fn read_heads(tables: &Tables) -> Result<BTreeMap<Log, LoadedLog>, StoreError> {

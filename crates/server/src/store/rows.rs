@@ -60,6 +60,11 @@ pub(super) fn read_event(log: Log, seq: u64, value: &[u8]) -> Result<Entry, Stor
     Ok(Entry { log, event: event.into(), chain })
 }
 
+/// The log that an event's key begins with.
+pub(super) fn log_of_event_key(key: &[u8]) -> Option<Log> {
+    Cursor(key).log()
+}
+
 /// The sequence number at the end of an event's key.
 pub(super) fn event_seq(key: &[u8]) -> Result<u64, StoreError> {
     let seq = key.get(18..).and_then(|seq| seq.try_into().ok()).map(u64::from_be_bytes);

@@ -15,6 +15,9 @@ const JOURNAL_BYTES: u64 = 128 * MIB;
 const WORKERS: usize = 2;
 const MIB: u64 = 1024 * 1024;
 
+/// What a write is told after a thread of the database failed.
+const POISONED: &str = "an earlier write failed";
+
 /// An open database.
 pub(super) struct Tables {
     pub(super) db: Database,
@@ -55,8 +58,9 @@ impl Tables {
     fn check_format(&self) -> Result<(), StoreError> {
         match self.meta.get(tag::FORMAT).map_err(store_error)? {
             Some(format) if *format == FORMAT.to_be_bytes() => Ok(()),
-            Some(format) => Err(StoreError::Corrupt(format!(
-                "it has format {format:?}, this version reads format {FORMAT}"
+            Some(format) => Err(StoreError::Unusable(format!(
+                "the data has format {format:?}, this version reads format {FORMAT}; start the \
+                 version of chatty-server that wrote it"
             ))),
             None => {
                 let mut batch = self.db.batch().durability(Some(fjall::PersistMode::SyncData));
@@ -73,7 +77,7 @@ pub(super) fn store_error(error: fjall::Error) -> StoreError {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
             StoreError::Io(error.to_string())
         }
-        fjall::Error::Poisoned => StoreError::Io("an earlier write failed".into()),
+        fjall::Error::Poisoned => StoreError::Io(POISONED.into()),
         fjall::Error::Locked => StoreError::Io("another process has the database open".into()),
         error => StoreError::Corrupt(error.to_string()),
     }

@@ -323,7 +323,7 @@ fn another_format_is_refused() {
     })
     .unwrap();
     drop(store);
-    assert!(matches!(FjallStore::open(folder.path()), Err(StoreError::Corrupt(_))));
+    assert!(matches!(FjallStore::open(folder.path()), Err(StoreError::Unusable(_))));
 }
 
 #[test]
