@@ -12,8 +12,8 @@ use std::path::Path;
 
 use chatty_core::store::StoreError;
 
-/// Its name, in the folder that holds the database's.
-const NAME: &str = "high";
+/// The extension of its name; the rest is the database's.
+const EXTENSION: &str = "high";
 /// The count and a check of it.
 const BYTES: usize = 16;
 
@@ -26,7 +26,7 @@ impl High {
     /// Opens the file beside the database in `folder`, and tells what it said; nothing if it is new
     /// or not to be believed.
     pub(super) fn open(folder: &Path) -> Result<(Self, Option<u64>), StoreError> {
-        let path = folder.with_file_name(NAME);
+        let path = folder.with_extension(EXTENSION);
         let failed = |error: io::Error| StoreError::Io(format!("{}: {error}", path.display()));
         let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(failed)?;

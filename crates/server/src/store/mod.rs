@@ -377,4 +377,6 @@ fn meta_rows<T>(
 }
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod tests;

@@ -75,7 +75,14 @@ impl Tables {
 pub(super) fn store_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            StoreError::Io(error.to_string())
+            use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            match error.kind() {
+                // A file that another one names is gone or cut short.
+                NotFound | UnexpectedEof | InvalidData | InvalidInput => {
+                    StoreError::Corrupt(error.to_string())
+                }
+                _ => StoreError::Io(error.to_string()),
+            }
         }
         fjall::Error::Poisoned => StoreError::Io(POISONED.into()),
         fjall::Error::Locked => StoreError::Io("another process has the database open".into()),
