@@ -123,6 +123,8 @@ pub enum Command {
     Topic { room: String, text: Option<String> },
     /// Show every server of the cluster.
     Status,
+    /// Read every server's disk again and check it, and compare what the servers show.
+    Verify,
     /// Measure the cluster, and check every delivery.
     Bench(crate::bench::Plan),
 }

@@ -1,65 +1,110 @@
-//! One question to one server, without an account: what it sees of the cluster.
+//! One question to one server, without an account: what it sees of the cluster, whether its disk is
+//! sound. It answers also while it takes no clients.
 
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use chatty_core::id::RequestId;
-use chatty_core::session::{Item, Plain, Request, Status};
+use chatty_core::session::{Item, Plain, Request, Status, Verified};
 use chatty_core::wire::{DecodeError, Wire as _};
 use chatty_net::{Endpoint, FrameReader, FrameWriter, Trust};
 
 use crate::cluster::Cluster;
 
-/// What the server at host:port sees; it answers also while it takes no clients.
+/// What the server at host:port sees.
 ///
 /// # Errors
 /// Why there is no answer, in words.
 pub async fn status(cluster: &Cluster, addr: &str, limit: Duration) -> Result<Status, String> {
+    let mut whole: Option<Status> = None;
+    let request = Request::Status(Plain { request: RequestId(1) });
+    ask(cluster, addr, limit, &request, |item| {
+        let Item::Status(mut part) = item else { return None };
+        let more = part.more;
+        if let Some(before) = whole.take() {
+            part.rooms.splice(..0, before.rooms);
+        }
+        if more {
+            whole = Some(part);
+            return None;
+        }
+        Some(part)
+    })
+    .await
+}
+
+/// Has the server at host:port read everything on its disk again; tells now and then how many
+/// events are read. `limit` is for each piece of news.
+///
+/// # Errors
+/// Why there is no answer, in words.
+pub async fn verify(
+    cluster: &Cluster,
+    addr: &str,
+    limit: Duration,
+    mut progress: impl FnMut(u64),
+) -> Result<Verified, String> {
+    let request = Request::Verify(Plain { request: RequestId(1) });
+    ask(cluster, addr, limit, &request, |item| {
+        let Item::Verified(verified) = item else { return None };
+        progress(verified.events);
+        verified.done.then_some(verified)
+    })
+    .await
+}
+
+async fn ask<T>(
+    cluster: &Cluster,
+    addr: &str,
+    limit: Duration,
+    request: &Request,
+    take: impl FnMut(Item) -> Option<T>,
+) -> Result<T, String> {
     let endpoint = Endpoint::client().map_err(|error| error.to_string())?;
     let trust = Trust::pinned(cluster.authority).map_err(|error| error.to_string())?;
-    let asked = ask(&endpoint, &trust, addr, limit);
-    let answer = tokio::time::timeout(limit, asked).await;
+    let answer = ask_at(&endpoint, &trust, addr, limit, request, take).await;
     endpoint.close("");
     // Whoever does not hear the goodbye finds out by itself.
     let _ = endpoint.wait_idle(Duration::from_millis(50)).await;
-    answer.unwrap_or_else(|_| Err(format!("no answer in {} s", limit.as_secs_f64())))
+    answer
 }
 
-async fn ask(
+async fn ask_at<T>(
     endpoint: &Endpoint,
     trust: &Trust,
     addr: &str,
     limit: Duration,
-) -> Result<Status, String> {
-    let mut found = tokio::net::lookup_host(addr).await.map_err(|error| error.to_string())?;
-    let addr = found.next().ok_or("it has no address")?;
-    let connection =
-        endpoint.dial_server(addr, trust, limit).await.map_err(|error| error.to_string())?;
-    let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
-    let request = Request::Status(Plain { request: RequestId(1) });
-    let (mut body, mut writer) = (Vec::new(), FrameWriter::new(send));
-    request.encode_body(&mut body);
-    let put = |to: &mut BytesMut| to.put_slice(&body);
-    writer.push(request.kind(), put).map_err(|error| error.to_string())?;
-    writer.flush().await.map_err(|error| error.to_string())?;
-    let mut reader = FrameReader::new(receive);
-    let mut whole: Option<Status> = None;
+    request: &Request,
+    mut take: impl FnMut(Item) -> Option<T>,
+) -> Result<T, String> {
+    let late = |_| format!("no answer in {} s", limit.as_secs_f64());
+    let greet = async {
+        let mut found = tokio::net::lookup_host(addr).await.map_err(|error| error.to_string())?;
+        let addr = found.next().ok_or("it has no address")?;
+        let connection =
+            endpoint.dial_server(addr, trust, limit).await.map_err(|error| error.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let (mut body, mut writer) = (Vec::new(), FrameWriter::new(send));
+        request.encode_body(&mut body);
+        let put = |to: &mut BytesMut| to.put_slice(&body);
+        writer.push(request.kind(), put).map_err(|error| error.to_string())?;
+        writer.flush().await.map_err(|error| error.to_string())?;
+        // The writer's end would end the session.
+        Ok::<_, String>((connection, writer, FrameReader::new(receive)))
+    };
+    let greeted = tokio::time::timeout(limit, greet).await.map_err(late)?;
+    let (_connection, _writer, mut reader) = greeted?;
     loop {
-        let frame = reader.next().await.map_err(|error| error.to_string())?;
-        let frame = frame.ok_or("it ended the session")?;
+        let frame = tokio::time::timeout(limit, reader.next()).await.map_err(late)?;
+        let frame = frame.map_err(|error| error.to_string())?.ok_or("it ended the session")?;
         match Item::decode(frame.kind, &frame.body) {
-            Ok(Item::Status(mut part)) => {
-                let more = part.more;
-                if let Some(before) = whole.take() {
-                    part.rooms.splice(..0, before.rooms);
-                }
-                if !more {
-                    return Ok(part);
-                }
-                whole = Some(part);
-            }
             Ok(Item::Refused(refused)) => return Err(refused.reason),
-            Ok(_) | Err(DecodeError::Unknown(_)) => {}
+            Ok(item) => {
+                if let Some(answer) = take(item) {
+                    return Ok(answer);
+                }
+            }
+            Err(DecodeError::Unknown(_)) => {}
             Err(error @ DecodeError::Malformed(_)) => return Err(error.to_string()),
         }
     }

@@ -9,6 +9,7 @@ mod send;
 mod status;
 mod tail;
 mod talk;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -100,6 +101,7 @@ async fn run(args: Args) -> Result<(), Trouble> {
             commands::topic(&args, &cluster, out, room, text.as_deref()).await
         }
         Some(Command::Status) => status::run(&cluster, out).await,
+        Some(Command::Verify) => verify::run(&cluster, out).await,
         Some(Command::Bench(plan)) => bench::run(&cluster, out, plan).await,
     }
 }
