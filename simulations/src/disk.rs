@@ -50,6 +50,17 @@ impl Disk {
                 assert_eq!(entry.chain, entry.event.chain(before), "the chain holds on disk");
                 log.push(entry);
             }
+            Row::Void(entry) => {
+                let held = self.logs.get_mut(&entry.log);
+                let at = usize::try_from(entry.event.seq - 1).unwrap_or(usize::MAX);
+                let held = held.and_then(|log| log.get_mut(at));
+                let Some(held) = held else { panic!("what is erased was there") };
+                assert_eq!(entry.chain, held.chain, "what is left keeps its place");
+                *held = entry;
+            }
+            Row::ForgetKey(identity) => {
+                self.first.remove(&identity);
+            }
             Row::Place(room, key) => {
                 self.places.entry(room).or_default().insert(key);
             }
@@ -136,6 +147,26 @@ impl Disk {
         &self.logs
     }
 
+    /// Messages of ids up to this unix millisecond are gone from a room.
+    pub fn floor_ms(&self, room: RoomId) -> u64 {
+        match self.registers.get(&RegisterKey::Floor(room)) {
+            Some(Register::Floor { ms, .. }) => *ms,
+            _ => 0,
+        }
+    }
+
+    /// Every log by its chains: equal for equal logs, also where one has erased more.
+    pub fn chains(&self) -> BTreeMap<Log, Vec<u64>> {
+        let chains = |entries: &Vec<Entry>| entries.iter().map(|entry| entry.chain).collect();
+        self.logs.iter().map(|(log, entries)| (*log, chains(entries))).collect()
+    }
+
+    /// Whether something is there that is below its room's floor.
+    pub fn is_unerased(&self) -> bool {
+        let below = |identity: &Identity| identity.mid.unix_ms() <= self.floor_ms(identity.room);
+        self.first.keys().any(below)
+    }
+
     /// A room's messages in order.
     pub fn timeline(&self, room: RoomId) -> Vec<Entry> {
         let keys = self.places.get(&room);
@@ -154,8 +185,9 @@ impl Disk {
     }
 
     /// What each room's sum says.
-    pub const fn sums(&self) -> &BTreeMap<RoomId, Sum> {
-        &self.sums
+    pub fn sums(&self) -> BTreeMap<RoomId, Sum> {
+        let full = self.sums.iter().filter(|(_, sum)| sum.messages > 0);
+        full.map(|(room, sum)| (*room, *sum)).collect()
     }
 
     /// Whether a message is there.
@@ -197,6 +229,25 @@ impl View for Disk {
 
     fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Infallible> {
         Ok(self.first.get(identity).copied())
+    }
+
+    fn identities(
+        &self,
+        after: Option<&Identity>,
+        upto_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Identity, Key)>, Infallible> {
+        let place = |identity: &Identity| (identity.mid, identity.account, identity.room);
+        let mut found: Vec<(Identity, Key)> = self
+            .first
+            .iter()
+            .filter(|(identity, _)| identity.mid.unix_ms() <= upto_ms)
+            .filter(|(identity, _)| after.is_none_or(|after| place(identity) > place(after)))
+            .map(|(identity, key)| (*identity, *key))
+            .collect();
+        found.sort_by_key(|(identity, _)| place(identity));
+        found.truncate(limit);
+        Ok(found)
     }
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, Infallible> {

@@ -6,6 +6,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use chatty_core::config::{Feeds, Limits};
+use chatty_core::event::Retention;
 use chatty_core::rng::Rng;
 
 /// A kind of fault.
@@ -93,6 +94,8 @@ pub struct Swarm {
     pub fsync_micros: (u64, u64),
     /// How many links push a log to a server.
     pub feeds: Feeds,
+    /// How long messages are kept.
+    pub retention: Retention,
     /// Bounds, often tight.
     pub limits: Limits,
 }
@@ -116,6 +119,9 @@ impl std::fmt::Display for Swarm {
             ("range window", limits.range_window_bytes, usual.range_window_bytes),
             ("unsaved", limits.unsaved_bytes, usual.unsaved_bytes),
         ];
+        if !self.retention.is_for_ever() {
+            write!(f, ", {:?}", self.retention)?;
+        }
         for (name, drawn, _) in bounds.iter().filter(|(_, drawn, usual)| drawn != usual) {
             write!(f, ", {name} {drawn}")?;
         }
@@ -150,8 +156,18 @@ impl Swarm {
             delay_micros: (50 + rng.below(2000), 1 + rng.below(5000)),
             fsync_micros: (50 + rng.below(500), 1 + rng.below(10_000)),
             feeds,
+            retention: retention(rng),
             limits: limits(rng),
         }
+    }
+}
+
+/// Mostly everything is kept; else so little that floors move in a short run.
+fn retention(rng: &mut Rng) -> Retention {
+    match rng.below(6) {
+        0 => Retention { age_ms: 500 + rng.below(4000), messages: 0 },
+        1 => Retention { age_ms: 0, messages: 3 + rng.below(30) },
+        _ => Retention::default(),
     }
 }
 

@@ -21,6 +21,9 @@ use chatty_core::token::TokenKey;
 use crate::disk::Disk;
 use crate::world::{Action, World};
 
+/// How often floors are set, when not everything is kept: runs are short.
+const FLOOR_PERIOD: Duration = Duration::from_millis(1500);
+
 /// How soon a refused write is tried again.
 const DISK_RETRY_MICROS: u64 = 200_000;
 
@@ -100,7 +103,9 @@ impl Server {
 
     /// Whether this slot has a message, on its disk or on one that was lost since.
     pub(crate) fn ever_had(&self, identity: &Identity) -> bool {
-        self.disk.has(identity) || self.lost_disks.iter().any(|disk| disk.has(identity))
+        self.disk.has(identity)
+            || identity.mid.unix_ms() <= self.disk.floor_ms(identity.room)
+            || self.lost_disks.iter().any(|disk| disk.has(identity))
     }
 
     /// Loses the disk; the authority gives the slot its next certificate.
@@ -153,7 +158,8 @@ impl World {
             servers: server.cluster.clone(),
             token_key: TokenKey::new([1; 32]),
             feeds: self.swarm.feeds,
-            timing: Timing::default(),
+            timing: Timing { floor_period: FLOOR_PERIOD, ..Timing::default() },
+            retention: self.swarm.retention,
             limits: self.swarm.limits.clone(),
         };
         let loaded = server.disk.load();

@@ -121,6 +121,19 @@ pub enum Command {
     },
     /// Show a room's topic, or set it.
     Topic { room: String, text: Option<String> },
+    /// Say how long a room's messages are kept; older ones are erased on every server.
+    Keep {
+        room: String,
+        /// The messages of so many days.
+        #[arg(long)]
+        days: Option<u64>,
+        /// The newest so many messages (a few more may be there for a while).
+        #[arg(long)]
+        messages: Option<u64>,
+        /// Everything.
+        #[arg(long, conflicts_with_all = ["days", "messages"], required_unless_present_any = ["days", "messages"])]
+        forever: bool,
+    },
     /// Show every server of the cluster.
     Status,
     /// Read every server's disk again and check it, and compare what the servers show.

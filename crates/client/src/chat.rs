@@ -11,7 +11,7 @@ use std::time::Duration;
 use chatty_core::client::{
     Answer, Ask, Config, Failure, LostWhy, MessageState, Roam, Ticket, Timing, WINDOW_MAX,
 };
-use chatty_core::event::Rank;
+use chatty_core::event::{Rank, Retention};
 use chatty_core::id::{AccountId, RoomId, Slot};
 use chatty_core::session::{
     CloseMode, Code, Direct, Level, MARKS_MAX, Mode, Named, PAGE_LINES_MAX, Page, Participant,
@@ -447,6 +447,15 @@ impl Chat {
         check_room(room).map_err(invalid)?;
         let (room, nick) = (room.to_owned(), nick.to_owned());
         self.ask(Ask::Role { room, nick, rank }).await.map(drop)
+    }
+
+    /// Says how long a room's messages are kept.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn keep(&self, room: &str, keep: Retention) -> Result<(), Failure> {
+        check_room(room).map_err(invalid)?;
+        self.ask(Ask::Keep { room: room.to_owned(), keep }).await.map(drop)
     }
 
     /// Goes by another name; what it is now is in the answer.

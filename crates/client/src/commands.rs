@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chatty_client::{Chat, Cluster, ConnectError, Event, Events, Message, Target, safe};
-use chatty_core::event::Rank;
+use chatty_core::event::{Rank, Retention};
 use chatty_core::session::RoomOpened;
 
 use crate::Trouble;
@@ -215,6 +215,29 @@ pub async fn role(
         ..Default::default()
     };
     out.put(&object, |_| format!("{nick} is now {rank} of {room}"))?;
+    chat.leave_cluster().await;
+    Ok(())
+}
+
+pub async fn keep(
+    args: &Args,
+    cluster: &Cluster,
+    out: Out,
+    room: &str,
+    days: Option<u64>,
+    messages: Option<u64>,
+) -> Result<(), Trouble> {
+    let age_ms = days.unwrap_or(0).saturating_mul(86_400_000);
+    let keep = Retention { age_ms, messages: messages.unwrap_or(0) };
+    let chat = connect(args, cluster, Answers::Anywhere).await?;
+    chat.keep(room, keep).await?;
+    let object = DoneObject {
+        kind: "keep",
+        room: Some(room),
+        keep: Some(keep.into()),
+        ..Default::default()
+    };
+    out.put(&object, |_| format!("{room} keeps {}", out::kept(keep)))?;
     chat.leave_cluster().await;
     Ok(())
 }

@@ -100,6 +100,9 @@ async fn run(args: Args) -> Result<(), Trouble> {
         Some(Command::Topic { room, text }) => {
             commands::topic(&args, &cluster, out, room, text.as_deref()).await
         }
+        Some(Command::Keep { room, days, messages, .. }) => {
+            commands::keep(&args, &cluster, out, room, *days, *messages).await
+        }
         Some(Command::Status) => status::run(&cluster, out).await,
         Some(Command::Verify) => verify::run(&cluster, out).await,
         Some(Command::Bench(plan)) => bench::run(&cluster, out, plan).await,

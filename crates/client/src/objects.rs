@@ -2,6 +2,7 @@
 
 use chatty_client::safe::rfc3339;
 use chatty_client::{Happening, Level, Message, MessageState, What};
+use chatty_core::event::Retention;
 use chatty_core::session::{ClosedWhy, Participant, RoomClosed, RoomInfo};
 use serde::Serialize;
 
@@ -63,8 +64,23 @@ pub struct EventObject<'a> {
     rank: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<KeepObject>,
     time: String,
     late: bool,
+}
+
+/// How long messages are kept; 0: for ever.
+#[derive(Serialize)]
+pub struct KeepObject {
+    seconds: u64,
+    messages: u64,
+}
+
+impl From<Retention> for KeepObject {
+    fn from(keep: Retention) -> Self {
+        Self { seconds: keep.age_ms / 1000, messages: keep.messages }
+    }
 }
 
 impl<'a> EventObject<'a> {
@@ -79,6 +95,7 @@ impl<'a> EventObject<'a> {
             topic: None,
             rank: None,
             before: None,
+            keep: None,
             time: rfc3339(happening.time_ms),
             late: happening.late,
         };
@@ -98,6 +115,10 @@ impl<'a> EventObject<'a> {
             What::Topic(topic) => {
                 object.kind = "topic";
                 object.topic = Some(topic);
+            }
+            What::Kept(keep) => {
+                object.kind = "keep";
+                object.keep = Some((*keep).into());
             }
             What::Created => object.kind = "create",
             What::Renamed { before } => {
@@ -236,6 +257,8 @@ pub struct DoneObject<'a> {
     pub rank: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<KeepObject>,
 }
 
 #[cfg(test)]

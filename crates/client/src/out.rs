@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use chatty_client::safe;
 use chatty_client::{Event, Happening, Message, What};
+use chatty_core::event::Retention;
 use chatty_core::session::{ClosedWhy, RoomClosed};
 
 use crate::Trouble;
@@ -117,6 +118,7 @@ pub fn happening_line(happening: &Happening) -> String {
         }
         What::Topic(topic) if topic.is_empty() => format!("{nick} cleared the topic"),
         What::Topic(topic) => format!("{nick} set the topic: {}", safe::one_line(topic)),
+        What::Kept(keep) => format!("{nick} set what is kept: {}", kept(*keep)),
         What::Created => "the room was made".to_owned(),
         What::Renamed { before } => format!("{} is now {nick}", safe::one_line(before)),
     };
@@ -200,5 +202,21 @@ mod tests {
         assert_eq!(time_of_day(0, 0), "00:00:00");
         assert_eq!(time_of_day(86_399_000, 61), "01:00:59");
         assert_eq!(time_of_day(0, -90), "22:30:00");
+    }
+}
+
+/// How long messages are kept, in words.
+pub fn kept(keep: Retention) -> String {
+    const DAY_MS: u64 = 86_400_000;
+    let age = match keep.age_ms {
+        0 => None,
+        ms if ms % DAY_MS == 0 => Some(format!("{} days", ms / DAY_MS)),
+        ms => Some(format!("{} s", ms / 1000)),
+    };
+    let count = (keep.messages > 0).then(|| format!("the last {} messages", keep.messages));
+    match (age, count) {
+        (None, None) => "everything".into(),
+        (Some(age), Some(count)) => format!("{age}, and {count} at most"),
+        (one, other) => one.or(other).unwrap_or_default(),
     }
 }

@@ -1,7 +1,7 @@
 //! What a program is told, in words it can use: events with their bodies read.
 
 use chatty_core::client::{Attached, Client, ClientEvent, Failure, LostWhy, MessageState, Ticket};
-use chatty_core::event::{Body, Rank};
+use chatty_core::event::{Body, Rank, Retention};
 use chatty_core::id::{AccountId, Mid, RoomId, Slot};
 use chatty_core::session::{Line, RoomClosed};
 use chatty_core::time::Key;
@@ -153,6 +153,8 @@ pub enum What {
     },
     /// The actor set the topic.
     Topic(String),
+    /// The actor said how long the room's messages are kept.
+    Kept(Retention),
     /// The actor made the room.
     Created,
     /// The actor changed his name from this one.
@@ -177,7 +179,10 @@ impl Happening {
             Body::Topic(body) => (body.nick, What::Topic(body.text)),
             Body::RoomCreate(_) => (String::new(), What::Created),
             Body::Nick(body) => (body.nick, What::Renamed { before: body.before }),
-            Body::Boot(_) | Body::Msg(_) | Body::Direct(_) | Body::Mark(_) => return None,
+            Body::Keep(body) => (body.nick, What::Kept(body.keep)),
+            Body::Boot(_) | Body::Msg(_) | Body::Direct(_) | Body::Mark(_) | Body::Floor(_) => {
+                return None;
+            }
         };
         Some(Self {
             room: room.map(str::to_owned),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::event::Retention;
 use crate::id::{ClusterId, Generation, Origin, ServerId, Slot};
 use crate::session::ServerAddr;
 use crate::token::TokenKey;
@@ -63,6 +64,8 @@ pub struct Config {
     pub timing: Timing,
     /// Bounds.
     pub limits: Limits,
+    /// How long rooms without a policy of their own keep their messages.
+    pub retention: Retention,
 }
 
 impl Config {
@@ -121,6 +124,8 @@ pub struct Timing {
     pub prune_period: Duration,
     /// A session gets a newer token at most this often.
     pub token_period: Duration,
+    /// How often rooms are checked for messages that are not to be kept any longer.
+    pub floor_period: Duration,
 }
 
 impl Default for Timing {
@@ -144,6 +149,7 @@ impl Default for Timing {
             prune_window: ms(10_000),
             prune_period: ms(1000),
             token_period: ms(1000),
+            floor_period: ms(3_600_000),
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::vector::Vector;
 pub const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of an event's body, at most: a text and the names around it.
 pub const BODY_BYTES_MAX: usize = TEXT_BYTES_MAX + 1024;
+/// The kind of an event whose content is not kept: see [`Event::void`].
+pub const VOID: u16 = 0;
 /// What an event costs on the wire besides its body, rounded up.
 pub const EVENT_OVERHEAD_BYTES: usize = 80;
 
@@ -54,6 +56,36 @@ impl Event {
         self.body.len() + EVENT_OVERHEAD_BYTES
     }
 
+    /// What is left of an event whose content is not kept: its number, its stamp, and its hash in
+    /// place of the body, so that the chain can still be checked.
+    #[must_use]
+    pub fn void(&self) -> Self {
+        Self {
+            seq: self.seq,
+            hlc: self.hlc,
+            wall_ms: 0,
+            room: RoomId::new(0),
+            actor: AccountId::new(0),
+            mid: Mid::new(0),
+            kind: VOID,
+            body: self.hash().to_vec(),
+        }
+    }
+
+    /// 32 bytes over the whole event, also once it is void.
+    fn hash(&self) -> [u8; 32] {
+        if self.kind == VOID
+            && let Ok(hash) = self.body.as_slice().try_into()
+        {
+            return hash;
+        }
+        let mut bytes = [0u8; 128];
+        match postcard::to_slice(self, &mut bytes) {
+            Ok(encoded) => blake3::hash(encoded).into(),
+            Err(_) => blake3::hash(&postcard::to_allocvec(self).unwrap_or_default()).into(),
+        }
+    }
+
     /// What the body says; `None` for a kind this version does not know or bytes it cannot read.
     pub fn body(&self) -> Option<Body> {
         Body::decode(self.kind, &self.body)
@@ -62,14 +94,9 @@ impl Event {
     /// The chain at this event: 8 bytes over the chain before it and the whole event, so that equal
     /// prefixes of a log can be told by one number.
     pub fn chain(&self, previous: u64) -> u64 {
-        let mut bytes = [0u8; 128];
-        let hash = match postcard::to_slice(self, &mut bytes) {
-            Ok(encoded) => blake3::hash(encoded),
-            Err(_) => blake3::hash(&postcard::to_allocvec(self).unwrap_or_default()),
-        };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&previous.to_be_bytes());
-        hasher.update(hash.as_bytes());
+        hasher.update(&self.hash());
         first_eight(&hasher.finalize())
     }
 }
@@ -218,6 +245,36 @@ bodies! {
     11 Mark {
         /// What was read.
         seen: Vector,
+    }
+    /// How long the room's messages are kept.
+    12 Keep {
+        /// The actor's name.
+        nick: String,
+        /// The policy.
+        keep: Retention,
+    }
+    /// The room's messages of ids up to this moment are gone. No person's: a server says it.
+    13 Floor {
+        /// Unix milliseconds.
+        ms: u64,
+    }
+}
+
+/// How long a room's messages are kept; zero: for ever.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Retention {
+    /// Milliseconds.
+    pub age_ms: u64,
+    /// The newest so many messages.
+    pub messages: u64,
+}
+
+impl Retention {
+    /// Whether everything is kept.
+    pub const fn is_for_ever(self) -> bool {
+        self.age_ms == 0 && self.messages == 0
     }
 }
 

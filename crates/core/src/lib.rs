@@ -27,5 +27,6 @@ pub mod health;
 pub mod rooms;
 pub mod presence;
 mod sessions;
+mod retention;
 pub mod replica;
 pub mod client;

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Body, Event, Rank};
+use crate::event::{Body, Event, Rank, Retention};
 use crate::id::{AccountId, Generation, Log, Origin, RoomId, ServerId, Slot};
 use crate::time::Key;
 use crate::vector::Vector;
@@ -31,6 +31,10 @@ pub enum RegisterKey {
     Direct(RoomId),
     /// Whose log it is.
     Log(Log),
+    /// How long a room's messages are kept.
+    Keep(RoomId),
+    /// Up to where they are gone.
+    Floor(RoomId),
 }
 
 /// A register's value.
@@ -96,6 +100,20 @@ pub enum Register {
         /// The run before.
         prev: Option<(Origin, u64)>,
     },
+    /// The largest key wins.
+    Keep {
+        /// Of the write.
+        key: Key,
+        /// The policy.
+        keep: Retention,
+    },
+    /// The highest wins.
+    Floor {
+        /// Messages of ids up to this unix millisecond are gone.
+        ms: u64,
+        /// Of the event that says so (of several, the smallest).
+        key: Key,
+    },
 }
 
 /// Whether an account is in a room.
@@ -127,7 +145,11 @@ impl Register {
             (Self::Topic { key, .. }, Self::Topic { key: new, .. })
             | (Self::Member { key, .. }, Self::Member { key: new, .. })
             | (Self::Role { key, .. }, Self::Role { key: new, .. })
-            | (Self::Nick { key, .. }, Self::Nick { key: new, .. }) => new > key,
+            | (Self::Nick { key, .. }, Self::Nick { key: new, .. })
+            | (Self::Keep { key, .. }, Self::Keep { key: new, .. }) => new > key,
+            (Self::Floor { ms, key }, Self::Floor { ms: new, key: other }) => {
+                new > ms || (new == ms && other < key)
+            }
             // Written once, or values of two different registers: keep what is here.
             _ => false,
         };
@@ -179,6 +201,8 @@ pub fn write_of(log: Log, event: &Event) -> Option<(RegisterKey, Register)> {
         }
         Body::Nick(nick) => (RegisterKey::Nick(actor), Register::Nick { key, nick: nick.nick }),
         Body::Mark(mark) => (RegisterKey::Mark(room, actor), Register::Mark { seen: mark.seen }),
+        Body::Keep(keep) => (RegisterKey::Keep(room), Register::Keep { key, keep: keep.keep }),
+        Body::Floor(floor) => (RegisterKey::Floor(room), Register::Floor { ms: floor.ms, key }),
     };
     Some(write)
 }
@@ -209,11 +233,17 @@ mod tests {
             key,
             state: if key.seq == 1 { Membership::Joined } else { Membership::Left },
         };
+        let floor = |key: Key| Register::Floor { ms: key.hlc.bits(), key };
         let mark = |key: Key| Register::Mark {
             seen: [(Log::of(key.origin), key.seq)].into_iter().collect(),
         };
-        let make: Vec<Box<dyn Fn(Key) -> Register>> =
-            vec![Box::new(topic), Box::new(room), Box::new(member), Box::new(mark)];
+        let make: Vec<Box<dyn Fn(Key) -> Register>> = vec![
+            Box::new(topic),
+            Box::new(room),
+            Box::new(member),
+            Box::new(mark),
+            Box::new(floor),
+        ];
         (0..make.len(), prop::collection::vec(key(), 1..6))
             .prop_map(move |(which, keys)| keys.into_iter().map(|k| make[which](k)).collect())
     }

@@ -20,6 +20,7 @@ use crate::health::{Care, Health};
 use crate::id::{AccountId, LinkId, Mid, PersistToken, ReadToken, RoomId, SessionId, Slot};
 use crate::io::{Input, Output, Peer, Severity};
 use crate::presence::Presence;
+use crate::retention::Retaining;
 use crate::rng::Rng;
 use crate::rooms::Rooms;
 use crate::session::{Item, Moving, ServerAddr, ServerState};
@@ -44,6 +45,7 @@ pub struct Replica {
     pub(crate) presence: Presence,
     pub(crate) links: BTreeMap<LinkId, Peer>,
     pub(crate) sessions: Sessions,
+    pub(crate) retaining: Retaining,
     start: Start,
     stopping: bool,
     /// Why the disk takes no writes.
@@ -83,6 +85,7 @@ impl Replica {
             presence: Presence::default(),
             links: BTreeMap::new(),
             sessions: Sessions::new(&config, loaded, now),
+            retaining: Retaining::new(config.timing.floor_period, now),
             start,
             stopping: false,
             refusing: None,
@@ -134,6 +137,7 @@ impl Replica {
         self.broadcast.handle_timeout(now);
         self.presence.expire(now, self.config.timing.grace);
         self.check_start(now);
+        self.retention_timeout(now);
         self.sessions_timeout(now);
     }
 
@@ -165,6 +169,7 @@ impl Replica {
             self.broadcast.next_deadline(),
             self.presence.next_deadline(self.config.timing.grace),
             self.sessions.next_deadline(),
+            self.retaining.next_deadline(),
             start,
         ]
         .into_iter()
@@ -310,6 +315,9 @@ impl Replica {
         for (room, sum) in &committed.sums {
             self.rooms.set_sum(*room, *sum);
         }
+        if let Some(swept) = committed.swept {
+            self.on_swept(swept);
+        }
         for (entry, outcome) in batch.entries.iter().zip(&committed.outcomes) {
             let applied = self.rooms.apply(entry.log, &entry.event);
             self.on_durable(now, entry, *outcome);
@@ -337,10 +345,10 @@ impl Replica {
     }
 
     fn on_read_done(&mut self, now: Now, token: ReadToken, rows: Rows) {
-        // The broadcast's reads have even numbers, the sessions' odd ones.
+        // The broadcast's reads have even numbers, all others odd ones.
         if token.0.is_multiple_of(2) {
             self.broadcast.read_done(token, rows);
-        } else {
+        } else if !self.retention_read(now, token, &rows) {
             self.on_session_read(now, token, rows);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, Rank};
+use crate::event::{Event, Rank, Retention};
 use crate::id::{AccountId, Log, RoomId};
 use crate::register::{Membership, Register, RegisterKey, write_of};
 use crate::store::{Loaded, Sum};
@@ -35,7 +35,10 @@ pub struct Applied {
 impl Rooms {
     /// The state on a disk.
     pub fn load(loaded: &Loaded) -> Self {
-        let mut rooms = Self { sums: loaded.sums.iter().copied().collect(), ..Self::default() };
+        let mut rooms = Self::default();
+        for (room, sum) in &loaded.sums {
+            rooms.set_sum(*room, *sum);
+        }
         for (key, value) in &loaded.registers {
             rooms.write(*key, value.clone());
         }
@@ -52,7 +55,11 @@ impl Rooms {
 
     /// The sum of a room, as the disk has it now.
     pub fn set_sum(&mut self, room: RoomId, sum: Sum) {
-        self.sums.insert(room, sum);
+        if sum.messages == 0 {
+            self.sums.remove(&room); // all of it was erased
+        } else {
+            self.sums.insert(room, sum);
+        }
     }
 
     fn write(&mut self, key: RegisterKey, value: Register) -> Applied {
@@ -215,9 +222,48 @@ impl Rooms {
         self.sums.get(&room).copied().unwrap_or_default()
     }
 
+    /// Messages of ids up to this unix millisecond are gone from a room; 0: none.
+    pub fn floor_ms(&self, room: RoomId) -> u64 {
+        match self.registers.get(&RegisterKey::Floor(room)) {
+            Some(Register::Floor { ms, .. }) => *ms,
+            _ => 0,
+        }
+    }
+
+    /// Every room with a floor: unix milliseconds, and the event that says so.
+    pub fn floors(&self) -> impl Iterator<Item = (RoomId, u64, Key)> + '_ {
+        let least = RegisterKey::Floor(RoomId::new(0));
+        self.registers.range(least..).map_while(|(key, value)| match (key, value) {
+            (RegisterKey::Floor(room), Register::Floor { ms, key }) => Some((*room, *ms, *key)),
+            _ => None,
+        })
+    }
+
+    /// How long a room's own policy keeps its messages.
+    pub fn retention(&self, room: RoomId) -> Option<Retention> {
+        match self.registers.get(&RegisterKey::Keep(room)) {
+            Some(Register::Keep { keep, .. }) => Some(*keep),
+            _ => None,
+        }
+    }
+
     /// The rooms of an account's direct messages.
     pub fn directs(&self, account: AccountId) -> impl Iterator<Item = RoomId> + '_ {
         self.directs.get(&account).into_iter().flatten().copied()
+    }
+
+    /// The same without conversations of which nothing is kept: a server that came later never
+    /// heard of them, and nothing is to be seen of them anywhere.
+    #[must_use]
+    pub fn without_empty_conversations(&self) -> Self {
+        let mut rest = self.clone();
+        let empty = |room: &RoomId| self.sum(*room).messages == 0;
+        rest.registers.retain(|key, _| !matches!(key, RegisterKey::Direct(room) if empty(room)));
+        for rooms in rest.directs.values_mut() {
+            rooms.retain(|room| !empty(room));
+        }
+        rest.directs.retain(|_, rooms| !rooms.is_empty());
+        rest
     }
 
     /// What an account has read of a room.
@@ -234,10 +280,12 @@ impl Rooms {
             Register::Topic { key, .. }
             | Register::Member { key, .. }
             | Register::Role { key, .. }
-            | Register::Nick { key, .. } => Some(*key),
+            | Register::Nick { key, .. }
+            | Register::Keep { key, .. } => Some(*key),
             Register::Room { .. }
             | Register::Mark { .. }
             | Register::Direct { .. }
+            | Register::Floor { .. }
             | Register::Log { .. } => None,
         }
     }

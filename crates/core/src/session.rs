@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Identity, Rank, TEXT_BYTES_MAX};
+use crate::event::{Event, Identity, Rank, Retention, TEXT_BYTES_MAX};
 use crate::id::{AccountId, ClusterId, Mid, Origin, RequestId, RoomId, ServerId, Slot};
 use crate::time::{Hlc, Key};
 use crate::vector::Vector;
@@ -153,6 +153,8 @@ wire! {
         15 => Detach(Plain),
         /// Read everything on the disk again and check it.
         16 => Verify(Plain),
+        /// Say how long a room's messages are kept.
+        17 => Keep(Keep),
     }
 }
 
@@ -294,6 +296,17 @@ pub struct Role {
     pub nick: String,
     /// [`Rank::Op`] or [`Rank::Member`].
     pub rank: Rank,
+}
+
+/// Says how long a room's messages are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Keep {
+    /// Answered by [`Item::Done`].
+    pub request: RequestId,
+    /// The room's name.
+    pub room: String,
+    /// The policy.
+    pub keep: Retention,
 }
 
 /// Asks for a page.
@@ -455,12 +468,14 @@ pub enum Code {
     BadToken,
     /// A message of that id exists with another content.
     Conflict,
-    /// The message id's time is in the future or below the room's floor.
+    /// The message id's time is in the future.
     BadMid,
     /// The first frame was no attach, or another breach of the protocol: the session ends.
     Protocol,
     /// The disk refuses writes.
     Storage,
+    /// The message is older than what the room keeps.
+    Expired,
 }
 
 /// A request that was not carried out, definitely: nothing was changed.
@@ -609,6 +624,8 @@ pub struct RoomInfo {
     pub participants: u32,
     /// How many messages it holds.
     pub messages: u64,
+    /// How long it keeps them.
+    pub keep: Retention,
 }
 
 /// Who takes part in a room.

@@ -5,7 +5,7 @@
 //! are rows of one atomic, fsynced batch. The alias rule lives here: of all events of one message
 //! identity the smallest [`Key`] is the line, the others are aliases that no timeline shows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::sync::Arc;
 
@@ -40,12 +40,25 @@ pub struct Batch {
     pub slots: Vec<SlotHolder>,
     /// How far this disk is to be believed from now on.
     pub standing: Option<Standing>,
+    /// Floors that are on a majority of disks: what is below them need not be kept.
+    pub floors: Floors,
+    /// Go on erasing what is below them after this identity.
+    pub sweep: Option<SweepAfter>,
 }
+
+/// Rooms, and up to which unix millisecond their messages are gone.
+pub type Floors = Arc<BTreeMap<RoomId, u64>>;
+
+/// Where a sweep over the message identities goes on; `None`: at the beginning.
+pub type SweepAfter = Option<Identity>;
 
 impl Batch {
     /// Whether there is nothing that must be written soon: what other disks hold can wait.
     pub fn can_wait(&self) -> bool {
-        self.entries.is_empty() && self.slots.is_empty() && self.standing.is_none()
+        self.entries.is_empty()
+            && self.slots.is_empty()
+            && self.standing.is_none()
+            && self.sweep.is_none()
     }
 }
 
@@ -77,6 +90,8 @@ pub enum Outcome {
         /// Its place until now.
         from: Key,
     },
+    /// A message below its room's floor: it is gone already.
+    Below,
 }
 
 /// What a written batch did.
@@ -86,6 +101,17 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
     /// The sums of the rooms it changed.
     pub sums: Vec<(RoomId, Sum)>,
+    /// If it swept: where to go on, or that all is done.
+    pub swept: Option<Swept>,
+}
+
+/// How far a sweep came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Swept {
+    /// There may be more after this.
+    Upto(Identity),
+    /// Everything was looked at.
+    All,
 }
 
 /// How many messages a room's timeline has, and a hash over them in any order.
@@ -127,12 +153,16 @@ pub(crate) fn line_hash(key: Key, event: &Event) -> u64 {
 pub enum Row {
     /// Append to a log.
     Event(Entry),
+    /// Replace an event of a log by what is left of it.
+    Void(Entry),
     /// A message has a place in a room's timeline.
     Place(RoomId, Key),
     /// It has it no longer.
     Unplace(RoomId, Key),
     /// The smallest key of a message identity.
     FirstKey(Identity, Key),
+    /// A message identity is forgotten.
+    ForgetKey(Identity),
     /// A register's merged value.
     Register(RegisterKey, Register),
     /// A room's sum.
@@ -176,6 +206,18 @@ pub trait View {
     /// # Errors
     /// The disk's.
     fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Self::Error>;
+
+    /// Message identities after one, in the order of their message ids, of ids up to a unix
+    /// millisecond, with their smallest keys; at most `limit`.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn identities(
+        &self,
+        after: Option<&Identity>,
+        upto_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Identity, Key)>, Self::Error>;
 
     /// A register.
     ///
@@ -275,6 +317,13 @@ pub enum Query {
     },
     /// A message by its identity.
     Message(Identity),
+    /// When a room's message was said that is the oldest to go if so many are kept.
+    Oldest {
+        /// Of which room.
+        room: RoomId,
+        /// How many are kept.
+        keep: u64,
+    },
     /// A piece of everything, read again.
     Scrub {
         /// Where.
@@ -301,6 +350,8 @@ pub enum Rows {
     Waiting(Vec<Line>),
     /// To [`Query::Message`].
     Message(Option<Line>),
+    /// To [`Query::Oldest`]: the unix milliseconds of its id, if there is one.
+    Oldest(Option<u64>),
     /// To [`Query::Scrub`].
     Scrubbed(scrub::Piece),
     /// The disk could not read: damage, told in words.
@@ -312,31 +363,31 @@ pub enum Rows {
 /// # Errors
 /// Those of the view; nothing is to be written then.
 pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V::Error> {
-    let mut planned =
-        Plan { view, rows: Vec::new(), first: BTreeMap::new(), sums: BTreeMap::new() };
-    let mut registers: BTreeMap<RegisterKey, Register> = BTreeMap::new();
+    let mut planned = Plan {
+        view,
+        rows: Vec::new(),
+        first: BTreeMap::new(),
+        sums: BTreeMap::new(),
+        registers: BTreeMap::new(),
+    };
     let mut outcomes = Vec::with_capacity(batch.entries.len());
     for entry in &batch.entries {
-        outcomes.push(planned.message(entry)?);
-        planned.rows.push(Row::Event(entry.clone()));
-        if let Some((key, value)) = write_of(entry.log, &entry.event) {
-            if !registers.contains_key(&key)
-                && let Some(held) = view.register(&key)?
-            {
-                registers.insert(key, held);
-            }
-            registers
-                .entry(key)
-                .and_modify(|held| {
-                    held.merge(&value);
-                })
-                .or_insert(value);
-        }
+        let outcome = planned.message(entry)?;
+        outcomes.push(outcome);
+        let stub = outcome == Outcome::Below && is_below(&batch.floors, &entry.event);
+        let kept = if stub { void(entry) } else { entry.clone() };
+        planned.rows.push(Row::Event(kept));
+        planned.write(entry)?;
     }
-    let Plan { mut rows, first, sums, .. } = planned;
+    let swept = match batch.sweep {
+        Some(after) => Some(planned.sweep(after, &batch.floors)?),
+        None => None,
+    };
+    let Plan { mut rows, first, sums, registers, .. } = planned;
     rows.extend(first.into_iter().map(|(identity, (key, _))| Row::FirstKey(identity, key)));
     rows.extend(sums.iter().map(|(room, sum)| Row::Sum(*room, *sum)));
-    rows.extend(registers.into_iter().map(|(key, value)| Row::Register(key, value)));
+    let written = registers.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    rows.extend(written.map(|(key, value)| Row::Register(key, value)));
     rows.extend(batch.disks.iter().map(|(server, log, upto)| Row::Disk(*server, *log, *upto)));
     for holder in &batch.slots {
         if let Some(old) = view.slot(&holder.slot)?
@@ -347,7 +398,19 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         rows.push(Row::Slot(holder.clone()));
     }
     rows.extend(batch.standing.map(Row::Standing));
-    Ok((rows, Committed { outcomes, sums: sums.into_iter().collect() }))
+    Ok((rows, Committed { outcomes, sums: sums.into_iter().collect(), swept }))
+}
+
+/// Message identities that one batch of a sweep looks at.
+const SWEEP_STEP: usize = 256;
+
+/// Whether a message is below its room's floor.
+fn is_below(floors: &Floors, event: &Event) -> bool {
+    floors.get(&event.room).is_some_and(|floor| event.mid.unix_ms() <= *floor)
+}
+
+fn void(entry: &Entry) -> Entry {
+    Entry { event: Arc::new(entry.event.void()), ..entry.clone() }
 }
 
 /// A batch being planned: what it changes is seen by its later events.
@@ -356,14 +419,70 @@ struct Plan<'a, V> {
     rows: Vec<Row>,
     first: BTreeMap<Identity, (Key, Arc<Event>)>,
     sums: BTreeMap<RoomId, Sum>,
+    /// As they are with this batch; `None`: there is no such register.
+    registers: BTreeMap<RegisterKey, Option<Register>>,
 }
 
 impl<V: View> Plan<'_, V> {
+    fn register(&mut self, key: RegisterKey) -> Result<&mut Option<Register>, V::Error> {
+        let held = match self.registers.entry(key) {
+            btree_map::Entry::Occupied(held) => held.into_mut(),
+            btree_map::Entry::Vacant(none) => none.insert(self.view.register(&key)?),
+        };
+        Ok(held)
+    }
+
+    /// Merges the register that an event writes, if it writes one.
+    fn write(&mut self, entry: &Entry) -> Result<(), V::Error> {
+        let Some((key, value)) = write_of(entry.log, &entry.event) else { return Ok(()) };
+        match self.register(key)? {
+            Some(held) => {
+                held.merge(&value);
+            }
+            none => *none = Some(value),
+        }
+        Ok(())
+    }
+
+    /// Messages of ids up to this unix millisecond are gone from the room.
+    fn floor_ms(&mut self, room: RoomId) -> Result<u64, V::Error> {
+        Ok(floor_of(self.register(RegisterKey::Floor(room))?.as_ref()))
+    }
+
+    /// Erases a few messages below the floors: their places, identities and contents. The events
+    /// stay as stubs, so that the log has no hole and its chain can be checked.
+    fn sweep(&mut self, after: SweepAfter, floors: &Floors) -> Result<Swept, V::Error> {
+        let highest = floors.values().copied().max().unwrap_or(0);
+        let found = self.view.identities(after.as_ref(), highest, SWEEP_STEP)?;
+        let end = found.len() < SWEEP_STEP;
+        let last = found.last().map(|(identity, _)| *identity);
+        for (identity, key) in found {
+            let room = identity.room;
+            if floors.get(&room).is_none_or(|floor| identity.mid.unix_ms() > *floor) {
+                continue;
+            }
+            let log = key.event().log;
+            let entries = self.view.events(log, key.seq, key.seq, 1)?;
+            let Some(entry) = entries.first() else { continue };
+            self.rows.push(Row::Unplace(room, key));
+            self.rows.push(Row::ForgetKey(identity));
+            self.sum(room)?.remove(line_hash(key, &entry.event));
+            self.rows.push(Row::Void(void(entry)));
+        }
+        Ok(match last.filter(|_| !end) {
+            Some(last) => Swept::Upto(last),
+            None => Swept::All,
+        })
+    }
+
     /// The alias rule: the smallest key of an identity is its line.
     fn message(&mut self, entry: &Entry) -> Result<Outcome, V::Error> {
         let Some(identity) = entry.event.identity() else { return Ok(Outcome::NoMessage) };
         let key = entry.event.key(entry.log.origin);
         let room = identity.room;
+        if identity.mid.unix_ms() <= self.floor_ms(room)? {
+            return Ok(Outcome::Below);
+        }
         let held = match self.first.get(&identity) {
             Some((key, event)) => Some((*key, event.clone())),
             None => match self.view.first_key(&identity)? {
@@ -404,6 +523,19 @@ impl<V: View> Plan<'_, V> {
 /// Bytes read from a log in one go while a client's missed lines are looked for.
 const SCAN_BYTES: usize = 256 * 1024;
 
+/// The floor that a register says.
+fn floor_of(register: Option<&Register>) -> u64 {
+    match register {
+        Some(Register::Floor { ms, .. }) => *ms,
+        _ => 0,
+    }
+}
+
+/// Whether a line is to be shown: an event of its room that is no message, or one above the floor.
+pub(crate) fn is_kept(event: &Event, floor_ms: u64) -> bool {
+    event.identity().is_none_or(|identity| identity.mid.unix_ms() > floor_ms)
+}
+
 /// Answers a query.
 ///
 /// # Errors
@@ -434,11 +566,20 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
         Query::Scrub { at, within, rooms } => {
             Rows::Scrubbed(scrub::piece(view, at, within, rooms)?)
         }
+        Query::Oldest { room, keep } => Rows::Oldest(oldest(view, *room, *keep)?),
         Query::Message(identity) => Rows::Message(match view.first_key(identity)? {
             Some(key) => line(view, key)?,
             None => None,
         }),
     })
+}
+
+/// When the message was said that is just too old if the newest `keep` are kept.
+fn oldest<V: View>(view: &V, room: RoomId, keep: u64) -> Result<Option<u64>, V::Error> {
+    let limit = usize::try_from(keep).unwrap_or(usize::MAX).saturating_add(1);
+    let places = view.places(room, Key::MAX, limit)?;
+    let Some(key) = places.get(limit - 1) else { return Ok(None) };
+    Ok(line(view, *key)?.map(|line| line.event.mid.unix_ms()))
 }
 
 fn line<V: View>(view: &V, key: Key) -> Result<Option<Line>, V::Error> {
@@ -455,6 +596,7 @@ fn page<V: View>(
     limit: usize,
     fits: impl Fn(Key) -> bool,
 ) -> Result<(Vec<Line>, bool), V::Error> {
+    let floor_ms = floor_of(view.register(&RegisterKey::Floor(room))?.as_ref());
     let mut lines = Vec::new();
     let mut below = before;
     for _ in 0..10 {
@@ -466,7 +608,7 @@ fn page<V: View>(
         for key in places {
             below = key;
             if fits(key) && lines.len() < limit {
-                lines.extend(line(view, key)?);
+                lines.extend(line(view, key)?.filter(|line| is_kept(&line.event, floor_ms)));
             }
         }
         if end {
@@ -499,6 +641,11 @@ fn since<V: View>(
         }
         return Ok(Rows::TooFar(least));
     }
+    let mut floors: BTreeMap<RoomId, u64> = BTreeMap::new();
+    for room in rooms {
+        floors.insert(*room, floor_of(view.register(&RegisterKey::Floor(*room))?.as_ref()));
+    }
+    let kept = |event: &Event| floors.get(&event.room).is_some_and(|ms| is_kept(event, *ms));
     let mut lines = Vec::new();
     for (log, upto) in within.iter() {
         let mut from = cursor.upto(log) + 1;
@@ -506,7 +653,7 @@ fn since<V: View>(
             let entries = view.events(log, from, upto, SCAN_BYTES)?;
             let Some(last) = entries.last() else { break };
             from = last.event.seq + 1;
-            let ours = entries.into_iter().filter(|e| rooms.contains(&e.event.room));
+            let ours = entries.into_iter().filter(|entry| kept(&entry.event));
             lines.extend(ours.map(|e| Line { origin: log.origin, event: e.event }));
         }
     }

@@ -7,8 +7,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chatty_core::config::{Feeds, Limits};
+use chatty_core::event::Retention;
 use chatty_core::id::Slot;
 use chatty_core::session::ServerAddr;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,6 +19,9 @@ use crate::files::{self, FileError};
 
 /// A mesh has at most this many servers.
 pub const SERVERS_MAX: usize = 64;
+
+/// How often rooms are checked for what is not kept any longer, if nothing is said.
+const CHECK_SECONDS: u64 = 3600;
 
 /// MiB of the volume that are left free, if nothing is said: enough for the database to write out
 /// what it holds in memory and to merge its largest tables.
@@ -49,6 +54,10 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes of the data's volume that are left free: below that, no writes are taken.
     pub disk_reserve: u64,
+    /// How long rooms without a policy of their own keep their messages.
+    pub retention: Retention,
+    /// How often rooms are checked for what is not kept any longer.
+    pub floor_period: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -126,6 +135,8 @@ struct Raw {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
+    retention: RawRetention,
+    #[serde(default)]
     log: RawLog,
     servers: Vec<RawServer>,
 }
@@ -145,6 +156,16 @@ struct RawLimits {
     session_rate: Option<u32>,
     room_rate: Option<u32>,
     disk_reserve_mib: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRetention {
+    #[serde(default)]
+    days: u64,
+    #[serde(default)]
+    messages: u64,
+    check_seconds: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -240,6 +261,14 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     if limits.sessions == 0 || limits.session_rate == 0 || limits.room_rate == 0 {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
     }
+    let check_seconds = raw.retention.check_seconds.unwrap_or(CHECK_SECONDS);
+    if check_seconds == 0 {
+        return wrong("retention.check_seconds", "use 1 or more".into());
+    }
+    let retention = Retention {
+        age_ms: raw.retention.days.saturating_mul(86_400_000),
+        messages: raw.retention.messages,
+    };
     let level = raw.log.level.unwrap_or_else(|| "info".into());
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
         return wrong("log.level", format!("{error}; use \"info\", \"warn\" or \"debug\""));
@@ -257,6 +286,8 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         servers,
         feeds: raw.feeds.0,
         limits,
+        retention,
+        floor_period: Duration::from_secs(check_seconds),
         disk_reserve: given.disk_reserve_mib.unwrap_or(DISK_RESERVE_MIB).saturating_mul(1 << 20),
         log: LogConfig { level, format: raw.log.format },
     })
@@ -339,6 +370,14 @@ token_key = "token.key"
 # MiB left free on the volume of `data`: below that, writes are refused and reads go on.
 # disk_reserve_mib = {DISK_RESERVE_MIB}
 
+[retention]
+# What rooms keep that have no policy of their own (`chatty keep`); 0: everything, for ever.
+# The same on all servers.
+# days = 0
+# messages = 0
+# How often it is looked for what is not kept any longer.
+# check_seconds = {CHECK_SECONDS}
+
 [log]
 # "error", "warn", "info", "debug", or a filter such as "info,chatty_server=debug".
 # level = "info"
@@ -386,6 +425,9 @@ mod tests {
             "session_rate = ",
             "room_rate = ",
             "disk_reserve_mib = ",
+            "days = ",
+            "messages = ",
+            "check_seconds = ",
             "level = ",
             "format = ",
         ];

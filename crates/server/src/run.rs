@@ -138,8 +138,9 @@ impl Running {
             servers: config.servers.clone(),
             token_key: proof.token_key,
             feeds: config.feeds,
-            timing: Timing::default(),
+            timing: Timing { floor_period: config.floor_period, ..Timing::default() },
             limits: config.limits.clone(),
+            retention: config.retention,
         };
         let (doors, inbox) = inbox();
         let links = Links::new(identity.server, &config.servers);

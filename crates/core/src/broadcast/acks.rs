@@ -10,7 +10,7 @@ use super::{Broadcast, Frame, Now, Output, Peer};
 use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
 use crate::io::{Severity, Standing};
-use crate::store::{Batch, SlotHolder};
+use crate::store::{Batch, Floors, SlotHolder, SweepAfter};
 use crate::vector::Vector;
 
 impl Broadcast {
@@ -19,12 +19,19 @@ impl Broadcast {
         if self.saving.is_some() || self.unsaved.can_wait() {
             return; // what other disks hold rides on the next batch
         }
+        self.unsaved.floors = self.floors.clone();
         let batch = Arc::new(std::mem::take(&mut self.unsaved));
         self.last_persist += 1;
         let token = PersistToken(self.last_persist);
         let bytes = batch.entries.iter().map(|entry| entry.event.cost()).sum();
         self.saving = Some((token, batch.clone(), bytes));
         self.out.push_back(Output::Persist(token, batch));
+    }
+
+    /// The next write erases some of what is below these floors, after that identity.
+    pub fn sweep(&mut self, floors: Floors, after: SweepAfter) {
+        self.floors = floors;
+        self.unsaved.sweep = Some(after);
     }
 
     /// The batch is fsynced: it is announced, and given back to be shown.

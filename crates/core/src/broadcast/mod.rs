@@ -30,7 +30,7 @@ use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
 use crate::id::{LinkId, Log, PersistToken, ReadToken, ServerId, Slot};
 use crate::io::{Output, Peer, Severity, Standing};
 use crate::rng::Rng;
-use crate::store::{Batch, Entry, Loaded, LoadedLog, SlotHolder};
+use crate::store::{Batch, Entry, Floors, Loaded, LoadedLog, SlotHolder};
 use crate::time::{Hlc, Now, Time};
 use crate::vector::Vector;
 
@@ -192,6 +192,8 @@ pub struct Broadcast {
     standing: Standing,
     /// Disks that hold less than they announced.
     rolled_back: BTreeSet<ServerId>,
+    /// What is below these is not kept.
+    floors: Floors,
     pushing: Vec<Pushing>,
     /// What the next batch writes.
     unsaved: Batch,
@@ -239,6 +241,7 @@ impl Broadcast {
             slots: loaded.slots.iter().map(|h| (h.slot.clone(), h.clone())).collect(),
             standing: loaded.standing,
             rolled_back: BTreeSet::new(),
+            floors: Floors::default(),
             pushing: Vec::new(),
             unsaved: Batch::default(),
             unsaved_bytes: 0,

@@ -143,6 +143,7 @@ impl Broadcast {
             | Rows::TooFar(_)
             | Rows::Waiting(_)
             | Rows::Message(_)
+            | Rows::Oldest(_)
             | Rows::Scrubbed(_) => Vec::new(),
             Rows::Failed(why) => {
                 let what = format!("could not read log {} from {}: {why}", active.log, active.next);

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::Rank;
+use crate::event::{Rank, Retention};
 use crate::id::{RequestId, RoomId};
 use crate::session::{
-    Close, CloseMode, Code, History, Kick, Mark, Mode, Named, Nick, Open, Page, Participants,
+    Close, CloseMode, Code, History, Keep, Kick, Mark, Mode, Named, Nick, Open, Page, Participants,
     Plain, Request, Role, RoomList, RoomOpened, Status, Target, Topic, TopicIs, Who,
 };
 use crate::time::{Key, Time};
@@ -81,6 +81,13 @@ pub enum Ask {
         /// What he becomes.
         rank: Rank,
     },
+    /// Say how long a room's messages are kept.
+    Keep {
+        /// The room's name.
+        room: String,
+        /// The policy.
+        keep: Retention,
+    },
     /// Go by another name.
     Nick {
         /// Which.
@@ -109,6 +116,7 @@ impl Ask {
                 Request::Kick(Kick { request, room, nick, reason })
             }
             Self::Role { room, nick, rank } => Request::Role(Role { request, room, nick, rank }),
+            Self::Keep { room, keep } => Request::Keep(Keep { request, room, keep }),
             Self::Nick { nick } => Request::Nick(Nick { request, nick }),
             Self::Mark { shown } => Request::Mark(Mark { request, shown }),
         }

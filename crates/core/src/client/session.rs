@@ -181,6 +181,7 @@ impl Client {
             | Code::BadToken
             | Code::Conflict
             | Code::BadMid
+            | Code::Expired
             | Code::Protocol => {
                 if let Phase::Attaching { conn, .. } = &self.phase {
                     self.outputs.push_back(Output::Hangup(*conn));
@@ -375,6 +376,7 @@ impl Client {
             | Code::BadToken
             | Code::Conflict
             | Code::BadMid
+            | Code::Expired
             | Code::Protocol => self.on_refused_for_good(refused),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::event::Retention;
 use crate::event::{Body, Event, Msg};
 use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
@@ -467,7 +468,14 @@ fn an_answer_in_parts_is_told_as_one() {
     let list = |name: &str, more| {
         let id = RoomId::public(name);
         let (name, topic) = (name.to_owned(), String::new());
-        let rooms = vec![RoomInfo { id, name, topic, participants: 0, messages: 0 }];
+        let rooms = vec![RoomInfo {
+            id,
+            name,
+            topic,
+            participants: 0,
+            messages: 0,
+            keep: Retention::default(),
+        }];
         RoomList { request, rooms, more }
     };
     client.handle(at(2), Input::Item(conn, Item::Rooms(list("a", true))));

@@ -300,7 +300,11 @@ impl Replica {
                 self.log(Severity::Error, format!("could not read what a client missed: {why}"));
                 self.tell_gaps(id, Key::MIN);
             }
-            Rows::Events(_) | Rows::Page(..) | Rows::Message(_) | Rows::Scrubbed(_) => {}
+            Rows::Events(_)
+            | Rows::Page(..)
+            | Rows::Message(_)
+            | Rows::Oldest(_)
+            | Rows::Scrubbed(_) => {}
         }
         self.go_live(now, id, &cursor, place);
     }

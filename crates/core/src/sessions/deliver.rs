@@ -14,7 +14,7 @@ use crate::id::{AccountId, Log, RequestId, RoomId, SessionId};
 use crate::io::{Output, Severity};
 use crate::replica::Replica;
 use crate::session::{ClosedWhy, Code, Gap, Item, Line, Named, RoomClosed, Shown};
-use crate::store::{Entry, Outcome};
+use crate::store::{Entry, Outcome, is_kept};
 use crate::time::{Hlc, Key, Now};
 
 /// A line so much older than the newest shown is marked late: 1 second.
@@ -38,12 +38,18 @@ impl RoomLine {
                 | Body::Leave(_)
                 | Body::Kick(_)
                 | Body::Role(_)
-                | Body::Topic(_),
+                | Body::Topic(_)
+                | Body::Keep(_),
             ) => Some(Audience::Room),
             Some(Body::Direct(body)) => Some(Audience::Direct(line.event.actor, body.to)),
-            Some(Body::Boot(_) | Body::RoomCreate(_) | Body::Nick(_) | Body::Mark(_)) | None => {
-                None
-            }
+            Some(
+                Body::Boot(_)
+                | Body::RoomCreate(_)
+                | Body::Nick(_)
+                | Body::Mark(_)
+                | Body::Floor(_),
+            )
+            | None => None,
         };
         Self { line, audience }
     }
@@ -57,8 +63,8 @@ impl Replica {
         if let Some((identity, known)) = known_of(&line) {
             self.sessions.mids.note(identity, known);
         }
-        if matches!(outcome, Outcome::Alias { .. }) {
-            return; // the line is there, in its place
+        if matches!(outcome, Outcome::Alias { .. } | Outcome::Below) {
+            return; // the line is there, in its place; or it is gone already
         }
         let shown = RoomLine::of(line);
         match shown.audience {
@@ -98,6 +104,7 @@ impl Replica {
             Some(Body::Leave(_)) => {
                 self.close_rooms(event.room, event.actor, event.hlc, &ClosedWhy::Left);
             }
+            Some(Body::Floor(_)) => self.on_floor(now),
             Some(Body::RoomCreate(_)) => {
                 self.sessions.creating.remove(&event.room);
             }
@@ -174,6 +181,9 @@ impl Replica {
     fn show(&mut self, now: Now, ids: Vec<SessionId>, shown: &RoomLine) {
         let key = shown.line.key();
         let room = shown.line.event.room;
+        if !is_kept(&shown.line.event, self.rooms.floor_ms(room)) {
+            return;
+        }
         let limit = self.config.limits.session_queue_bytes;
         let cost = shown.line.event.cost();
         let (mut fresh, mut late) = (Vec::new(), Vec::new());

@@ -159,8 +159,8 @@ impl Sessions {
         attaching.chain(self.acks.next_deadline()).chain(token).min()
     }
 
-    /// The token of all reads of one verification.
-    const fn verify_read(&mut self) -> ReadToken {
+    /// The token of a read that is no session's.
+    pub(crate) const fn verify_read(&mut self) -> ReadToken {
         self.last_read += 2;
         ReadToken(self.last_read)
     }

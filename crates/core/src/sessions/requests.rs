@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::deliver::RoomLine;
 use super::{Answer, Phase, View, busy, refusal};
-use crate::event::{Body, Join, Kick, Leave, Mark, Rank, Role, Topic};
+use crate::event::{Body, Join, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
 use crate::register::{Membership, RegisterKey};
@@ -123,6 +123,7 @@ impl Replica {
             Request::Topic(topic) => self.topic(now, id, topic),
             Request::Kick(kick) => self.kick(now, id, kick),
             Request::Role(role) => self.set_role(now, id, role),
+            Request::Keep(keep) => self.set_retention(now, id, keep),
             Request::History(history) => self.history(id, &history),
             Request::Who(who) => self.who(id, &who),
             Request::Mark(mark) => self.mark(now, id, &mark),
@@ -403,6 +404,20 @@ impl Replica {
         Ok(())
     }
 
+    fn set_retention(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        keep: session::Keep,
+    ) -> Result<(), (Code, String)> {
+        let room = self.known_room(&keep.room)?;
+        self.check_op(id, room, &keep.room)?;
+        let body = Body::Keep(Keep { nick: self.name_of(self.account(id)), keep: keep.keep });
+        self.write(now, id, RegisterKey::Keep(room), room, &body)?;
+        self.answer(id, Item::Done(Plain { request: keep.request }));
+        Ok(())
+    }
+
     fn history(&mut self, id: SessionId, history: &History) -> Result<(), (Code, String)> {
         let account = self.account(id);
         let room = match &history.of {
@@ -481,6 +496,7 @@ impl Replica {
                     topic: self.rooms.topic(id).to_string(),
                     participants: u32::try_from(here).unwrap_or(u32::MAX),
                     messages: self.rooms.sum(id).messages,
+                    keep: self.rooms.retention(id).unwrap_or(self.config.retention),
                 }
             })
             .collect();
@@ -638,6 +654,7 @@ const fn request_id(request: &Request) -> RequestId {
         Request::Topic(r) => r.request,
         Request::Kick(r) => r.request,
         Request::Role(r) => r.request,
+        Request::Keep(r) => r.request,
         Request::History(r) => r.request,
         Request::Who(r) => r.request,
         Request::Mark(r) => r.request,

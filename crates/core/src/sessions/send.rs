@@ -137,6 +137,7 @@ impl Replica {
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let account = session.account;
         let (room, body) = self.address(id, account, send)?;
+        self.check_kept(request, room, send.mid)?;
         let identity = Identity { room, account, mid: send.mid };
         match self.sessions.mids.recall(&identity) {
             Recall::Known(known) => self.answer_known(now, id, send, room, &body, known),
@@ -184,6 +185,15 @@ impl Replica {
             return Err(busy(request, "the disk is behind", 200));
         }
         Ok(())
+    }
+
+    /// A message of an id below the room's floor would be gone at once, and may have been there.
+    fn check_kept(&self, request: RequestId, room: RoomId, mid: Mid) -> Result<(), Item> {
+        if mid.unix_ms() > self.rooms.floor_ms(room) {
+            return Ok(());
+        }
+        let why = "the message is older than what this room keeps";
+        Err(refusal(request, Code::Expired, why))
     }
 
     /// Where a message goes, and its body.

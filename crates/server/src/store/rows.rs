@@ -111,6 +111,15 @@ pub(super) fn identity_key(identity: &Identity) -> [u8; 48] {
     key
 }
 
+pub(super) fn read_identity(key: &[u8]) -> Result<Identity, StoreError> {
+    let bad = || StoreError::Corrupt("the name of a message has the wrong length".into());
+    let mut cursor = Cursor(key);
+    let mid = Mid::from_bytes(cursor.array().ok_or_else(bad)?);
+    let account = AccountId::from_bytes(cursor.array().ok_or_else(bad)?);
+    let room = RoomId::from_bytes(cursor.array().ok_or_else(bad)?);
+    Ok(Identity { room, account, mid })
+}
+
 /// `reg`: any bytes that differ for different registers.
 pub(super) fn register_key(key: &RegisterKey) -> Vec<u8> {
     postcard::to_allocvec(key).unwrap_or_default()

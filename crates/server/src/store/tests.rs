@@ -33,7 +33,10 @@ impl Memory {
         let (rows, done) = plan(self, batch).unwrap();
         for row in rows {
             match row {
-                Row::Event(e) => drop(self.events.insert((e.log, e.event.seq), e)),
+                Row::Event(e) | Row::Void(e) => {
+                    self.events.insert((e.log, e.event.seq), e);
+                }
+                Row::ForgetKey(identity) => drop(self.first.remove(&identity)),
                 Row::Place(room, key) => drop(self.places.insert((room, key))),
                 Row::Unplace(room, key) => drop(self.places.remove(&(room, key))),
                 Row::FirstKey(identity, key) => drop(self.first.insert(identity, key)),
@@ -85,6 +88,25 @@ impl View for Memory {
     fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
         Ok(self.first.get(identity).copied())
     }
+    fn identities(
+        &self,
+        after: Option<&Identity>,
+        upto_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Identity, Key)>, StoreError> {
+        let place = |identity: &Identity| (identity.mid, identity.account, identity.room);
+        let mut found: Vec<(Identity, Key)> = self
+            .first
+            .iter()
+            .filter(|(identity, _)| identity.mid.unix_ms() <= upto_ms)
+            .filter(|(identity, _)| after.is_none_or(|after| place(identity) > place(after)))
+            .map(|(identity, key)| (*identity, *key))
+            .collect();
+        found.sort_by_key(|(identity, _)| place(identity));
+        found.truncate(limit);
+        Ok(found)
+    }
+
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
         Ok(self.registers.get(key).cloned())
     }
@@ -163,6 +185,9 @@ fn batches(drafts: &[DraftBatch]) -> Vec<Batch> {
         entries: draft.events.iter().map(&mut entry).collect(),
         disks: draft.disks.iter().map(|(s, l, n)| (ServerId::new(*s), log(*l), *n)).collect(),
         slots: draft.slot.iter().map(|(slot, server)| holder(*slot, *server)).collect(),
+        // Small message ids are of the first millisecond: below any floor.
+        floors: Arc::new([(RoomId::new(0), 1)].into()),
+        sweep: draft.slot.map(|_| None),
         standing: draft
             .slot
             .map(|(slot, _)| [Standing::Lossy, Standing::Sound][usize::from(slot % 2)]),

@@ -1,6 +1,8 @@
 //! The primitive look-ups, over one snapshot of the database: a reader sees whole batches only,
 //! and never waits for the writer.
 
+use std::ops::Bound;
+
 use chatty_core::event::Identity;
 use chatty_core::id::{Log, RoomId, Slot};
 use chatty_core::register::{Register, RegisterKey};
@@ -9,8 +11,8 @@ use chatty_core::time::Key;
 use fjall::{Keyspace, Readable, Snapshot, UserValue};
 
 use super::rows::{
-    event_key, event_seq, identity_key, place_key, read_event, read_key, read_place, read_register,
-    read_slot, read_sum, register_key, slot_key, sum_key,
+    event_key, event_seq, identity_key, place_key, read_event, read_identity, read_key, read_place,
+    read_register, read_slot, read_sum, register_key, slot_key, sum_key,
 };
 use super::tables::{Tables, store_error};
 
@@ -76,6 +78,28 @@ impl View for Frozen<'_> {
         };
         let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
         read_key(&value).map(Some).ok_or_else(bad)
+    }
+
+    fn identities(
+        &self,
+        after: Option<&Identity>,
+        upto_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<(Identity, Key)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(identity_key(after)));
+        let rows = self.at.range(&self.tables.mid, (from, Bound::Unbounded));
+        let mut found = Vec::new();
+        for row in rows.take(limit) {
+            let (key, value) = row.into_inner().map_err(store_error)?;
+            let identity = read_identity(&key)?;
+            if identity.mid.unix_ms() > upto_ms {
+                break;
+            }
+            let bad =
+                || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
+            found.push((identity, read_key(&value).ok_or_else(bad)?));
+        }
+        Ok(found)
     }
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {

@@ -47,6 +47,13 @@ impl<'a> Writes<'a> {
                 let key = event_key(entry.log, entry.event.seq);
                 self.once.insert(&tables.log, key, event_value(entry));
             }
+            Row::Void(entry) => {
+                let key = event_key(entry.log, entry.event.seq);
+                self.once.insert(&tables.log, key, event_value(entry));
+            }
+            Row::ForgetKey(identity) => {
+                self.once.remove(&tables.mid, identity_key(identity));
+            }
             Row::Place(room, key) => {
                 self.places.insert(place_key(*room, *key), Change::Put);
             }
