@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::id::{AccountId, Log, Origin, RoomId};
-use crate::wire::wire;
+use crate::wire::{DecodeError, wire};
 
 /// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +80,19 @@ pub struct Hello {
     pub wall_ms: u64,
     /// Where it listens, host:port.
     pub addr: String,
+}
+
+impl Hello {
+    /// Reads the body of a `Hello`. Unlike any other frame it may go on behind the fields that this
+    /// version knows: newer versions append theirs.
+    ///
+    /// # Errors
+    /// The known fields do not parse.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        postcard::take_from_bytes(body)
+            .map(|(hello, _)| hello)
+            .map_err(|_| DecodeError::Malformed(0))
+    }
 }
 
 /// A ping or its answer.

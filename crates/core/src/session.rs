@@ -719,6 +719,8 @@ pub struct Status {
     pub sessions: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// When its certificate ends, unix milliseconds; unknown until its driver says so.
+    pub certificate_ends_ms: Option<u64>,
 }
 
 /// What a server can do now.
