@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chatty_core::config::{Feeds, Limits};
 use chatty_core::id::Slot;
@@ -14,6 +15,7 @@ use chatty_core::session::ServerAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{self, FileError};
+use crate::watchdog;
 
 /// A mesh has at most this many servers.
 pub const SERVERS_MAX: usize = 64;
@@ -43,6 +45,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Bounds.
     pub limits: Limits,
+    /// The loop may stand still for so long.
+    pub watchdog: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -138,6 +142,7 @@ struct RawLimits {
     sessions: Option<usize>,
     session_rate: Option<u32>,
     room_rate: Option<u32>,
+    watchdog_seconds: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -233,6 +238,12 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     if limits.sessions == 0 || limits.session_rate == 0 || limits.room_rate == 0 {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
     }
+    let watchdog =
+        given.watchdog_seconds.map_or(watchdog::LIMIT, |s| Duration::from_secs(s.into()));
+    if watchdog.is_zero() {
+        let what = "0 would end the server at once; leave the key out for the default".into();
+        return wrong("limits.watchdog_seconds", what);
+    }
     let level = raw.log.level.unwrap_or_else(|| "info".into());
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
         return wrong("log.level", format!("{error}; use \"info\", \"warn\" or \"debug\""));
@@ -250,6 +261,7 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         servers,
         feeds: raw.feeds.0,
         limits,
+        watchdog,
         log: LogConfig { level, format: raw.log.format },
     })
 }
@@ -294,6 +306,7 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
         })
         .collect();
     let Limits { sessions, session_rate, room_rate, .. } = Limits::default();
+    let watchdog = watchdog::LIMIT.as_secs();
     format!(
         r#"# A chatty server. Check a change with: chatty-server check --config FILE
 # Relative paths begin at the folder of this file. A key with a '#' before it shows its default.
@@ -304,7 +317,7 @@ name = "{name}"
 # UDP address for everything: other servers and clients. "0.0.0.0:PORT" takes all of IPv4.
 listen = "{listen}"
 
-# Where everything is kept. One process at a time; back it up only while the server is stopped.
+# Where everything is kept. One process at a time. To back it up: chatty-server backup.
 data = "data"
 
 # This server's certificate and its key (secret), both from the cluster's authority.
@@ -328,6 +341,9 @@ token_key = "token.key"
 # session_rate = {session_rate}
 # Messages a second into one room through this server.
 # room_rate = {room_rate}
+# Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
+# started again.
+# watchdog_seconds = {watchdog}
 
 [log]
 # "error", "warn", "info", "debug", or a filter such as "info,chatty_server=debug".
@@ -370,8 +386,15 @@ mod tests {
 
     #[test]
     fn every_commented_key_of_the_template_is_its_default() {
-        let keys =
-            ["feeds = ", "sessions = ", "session_rate = ", "room_rate = ", "level = ", "format = "];
+        let keys = [
+            "feeds = ",
+            "sessions = ",
+            "session_rate = ",
+            "room_rate = ",
+            "watchdog_seconds = ",
+            "level = ",
+            "format = ",
+        ];
         let mut told = text();
         for key in keys {
             let commented = format!("# {key}");
@@ -397,6 +420,7 @@ mod tests {
             ("# feeds = 2", "feeds = \"some\"", "\"all\" or a number from 1 to 255"),
             ("# sessions = 20000", "sessions = \"many\"", "sessions"),
             ("# room_rate = 10000", "room_rate = 0", "limits: 0 lets nobody in"),
+            ("# watchdog_seconds = 30", "watchdog_seconds = 0", "0 would end the server at once"),
             ("# format = \"human\"", "format = \"xml\"", "`human` or `json`"),
             ("# level = \"info\"", "level = \"a=b=c\"", "log.level"),
             ("127.0.0.1:7402", "nowhere", "\"nowhere\" of s3 is not host:port"),
