@@ -183,3 +183,18 @@ fn a_server_that_was_frozen_longer_than_its_watchdog_waits_lives_on() {
     cluster.person("ann").say(ROOM, "after");
     assert_eq!(cluster.pid("s1"), pid);
 }
+
+#[test]
+fn servers_that_start_at_the_same_moment_link_once() {
+    const ROUNDS: usize = 5;
+    let cluster = TestCluster::down(3);
+    for _ in 0..ROUNDS {
+        cluster.start_all();
+        cluster.ok(&["kill", "s1", "s2", "s3"]);
+    }
+    for name in cluster.names() {
+        let log = std::fs::read_to_string(cluster.server_dir(&name).join("log")).expect("a log");
+        let linked = log.matches(" linked peer=").count();
+        assert_eq!(linked, 2 * ROUNDS, "{name} made links only to drop them:\n{log}");
+    }
+}
