@@ -513,3 +513,6 @@ impl Replica {
         assert!(self.out.is_empty(), "the driver drains the outputs");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,11 +62,15 @@ pub(super) async fn drain(link: &mut Link, doors: &Doors, limit: Duration) -> st
 
 fn waits_for(state: &Drain) -> String {
     let mut parts = Vec::new();
-    if state.sessions > 0 {
-        parts.push(format!("{} clients are still attached", state.sessions));
+    match state.sessions {
+        0 => {}
+        1 => parts.push("1 client is still attached".to_owned()),
+        sessions => parts.push(format!("{sessions} clients are still attached")),
     }
     for (slot, events) in &state.missing {
-        parts.push(format!("{events} events of this server are not on the disk of {slot} yet"));
+        let what =
+            if *events == 1 { "event of this server is" } else { "events of this server are" };
+        parts.push(format!("{events} {what} not on the disk of {slot} yet"));
     }
     parts.join(", ")
 }
