@@ -97,8 +97,12 @@ STUB
 
 cat >"$stubs/scp" <<'STUB'
 #!/usr/bin/env bash
-# scp [-r] FILE… USER@ADDRESS:PATH
+# scp [-r] FILE… USER@ADDRESS:PATH, or scp USER@ADDRESS:PATH FILE
 set -euo pipefail
+if [[ $# == 2 && $1 == *@*:/* ]]; then
+  from=${1#*@}
+  exec cp --no-preserve=ownership "$work/${from%%:*}${from#*:}" "$2"
+fi
 to=${*: -1}
 address=${to#*@}
 address=${address%%:*}

@@ -291,6 +291,12 @@ impl Tail {
         self.0.printed.all().into_iter().filter(|object| object.get("type").is_none()).collect()
     }
 
+    /// When each message was shown, in the order they were shown.
+    pub fn times(&self) -> Vec<(Instant, Value)> {
+        let lines = self.0.printed.lines.lock().expect("no reader panicked");
+        lines.iter().filter(|(_, object)| object.get("type").is_none()).cloned().collect()
+    }
+
     /// The messages shown so far, sorted into timeline order.
     pub fn sorted(&self) -> Vec<Value> {
         let mut messages = self.messages();
@@ -342,6 +348,7 @@ pub struct Flow {
     running: Running,
     input: Option<ChildStdin>,
     texts: Vec<String>,
+    sent: Vec<Instant>,
 }
 
 impl Flow {
@@ -351,7 +358,7 @@ impl Flow {
             command
         });
         let input = running.child.stdin.take();
-        Self { running, input, texts: Vec::new() }
+        Self { running, input, texts: Vec::new(), sent: Vec::new() }
     }
 
     /// Sends a line; gives its number, which receipts carry.
@@ -363,6 +370,7 @@ impl Flow {
         let input = self.input.as_mut().expect("the input is open");
         writeln!(input, "{text}").expect("the client reads");
         self.texts.push(text.into());
+        self.sent.push(Instant::now());
         self.texts.len()
     }
 
@@ -380,6 +388,23 @@ impl Flow {
         self.running.find(&format!("line {line} is replicated"), LONG, |receipt| {
             receipt["line"] == line && receipt["level"] == "replicated"
         })
+    }
+
+    /// When each text was sent.
+    pub fn sent(&self) -> impl Iterator<Item = (&str, Instant)> {
+        self.texts.iter().map(String::as_str).zip(self.sent.iter().copied())
+    }
+
+    /// How long each line that is acknowledged waited for its first receipt.
+    pub fn waits(&self) -> Vec<Duration> {
+        let lines = self.running.printed.lines.lock().expect("no reader panicked");
+        let mut first = BTreeMap::new();
+        for (at, receipt) in lines.iter().filter(|(_, receipt)| is_acknowledgement(receipt)) {
+            let line = receipt["line"].as_u64().expect("a receipt names its line");
+            first.entry(line).or_insert(*at);
+        }
+        let sent = (1..).zip(&self.sent);
+        sent.filter_map(|(line, sent)| Some(first.get(&line)?.duration_since(*sent))).collect()
     }
 
     /// The texts acknowledged so far, each with the best level it reached.

@@ -133,6 +133,48 @@ impl TestCluster {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// Where a server's own files are.
+    pub fn server_dir(&self, server: &str) -> PathBuf {
+        self.dir().join("servers").join(server)
+    }
+
+    /// Runs `chatty-server`, however it ends.
+    pub fn operate(&self, arguments: &[&str]) -> Output {
+        Command::new(programs().join("chatty-server"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("chatty-server runs")
+    }
+
+    /// Runs a command of `chatty-server` on a server's configuration; gives its standard output, or
+    /// what it said on standard error if it failed.
+    ///
+    /// # Errors
+    /// It ended with another code than 0.
+    pub fn operate_on(
+        &self,
+        server: &str,
+        command: &str,
+        arguments: &[&str],
+    ) -> Result<String, String> {
+        let config = self.server_dir(server).join("server.toml");
+        let config = config.to_str().expect("a readable path");
+        let done = self.operate(&[&[command, "--config", config], arguments].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
+    }
+
+    /// Waits until a line of a server's log fits.
+    #[track_caller]
+    pub fn logs(&self, server: &str, what: &str, fits: impl Fn(&str) -> bool) {
+        let file = self.server_dir(server).join("log");
+        eventually(&format!("{server} logs {what}"), LONG, || {
+            let log = std::fs::read_to_string(&file).unwrap_or_default();
+            log.lines().any(&fits).then_some(()).ok_or(log)
+        });
+    }
+
     /// The server's process id.
     #[track_caller]
     pub fn pid(&self, server: &str) -> Pid {

@@ -41,6 +41,10 @@ impl Machines {
         for section in text.split("\n## ") {
             let heading = section.lines().next().unwrap_or_default();
             self.types(&format!("echo '=== {heading}'"));
+            // A person looks before he goes on.
+            let looks = ["4.", "Stopping", "Certificates", "When", "Restoring"]
+                .iter()
+                .any(|begin| heading.starts_with(begin));
             for block in code_blocks(section) {
                 match (block.language(), block.attribute("file")) {
                     ("sh", _) => self.types(&block.code),
@@ -52,11 +56,9 @@ impl Machines {
                     }
                     _ => panic!("who types this? {block:?}"),
                 }
-            }
-            // A person looks before he goes on.
-            if heading.starts_with("4.") || heading.starts_with("S") || heading.starts_with("When")
-            {
-                self.types("all_linked");
+                if looks {
+                    self.types("all_linked");
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `status`: every configured server, asked by itself.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatty_client::{Cluster, safe};
 use chatty_core::session::Status;
@@ -13,6 +13,9 @@ use crate::out::{Out, Paint};
 
 /// A server has this long to take the client and to answer.
 const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// A certificate with fewer days left stands out.
+const CERTIFICATE_DAYS: u64 = 30;
 
 #[derive(Serialize)]
 struct ServerObject {
@@ -32,6 +35,8 @@ struct Report {
     uptime_s: u64,
     sessions: u32,
     lag: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_days_left: Option<u64>,
     links: Vec<LinkObject>,
     vector: BTreeMap<String, u64>,
     rooms: Vec<RoomObject>,
@@ -71,6 +76,7 @@ impl Report {
             uptime_s: status.uptime_s,
             sessions: status.sessions,
             lag: status.lag,
+            certificate_days_left: status.certificate_ends_ms.map(days_left),
             links: status.links.iter().map(link).collect(),
             vector: status
                 .vector
@@ -152,6 +158,15 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
         report.sessions,
         report.lag
     );
+    if let Some(days) = report.certificate_days_left {
+        let left = match days {
+            0 => "certificate ends within a day".into(),
+            _ => format!("certificate good for {days} days"),
+        };
+        let shown =
+            if days < CERTIFICATE_DAYS { paint.text("33", &left) } else { paint.quiet(&left) };
+        text += &format!("\n  {shown}");
+    }
     for LinkObject { server, state, rtt_ms, behind } in &report.links {
         let detail = match state.as_str() {
             "down" => String::new(),
@@ -164,6 +179,12 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
         text += &format!("\n  room {room:<20} {messages:>8} messages  {}", paint.quiet(digest));
     }
     text
+}
+
+/// Whole days until then, 0 if it is past.
+fn days_left(ends_ms: u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_millis(ends_ms).saturating_sub(now).as_secs() / 86_400
 }
 
 fn span(seconds: u64) -> String {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 use crate::id::{AccountId, Log, Origin, RoomId};
 use crate::io::Standing;
-use crate::wire::wire;
+use crate::wire::{DecodeError, wire};
 
 /// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +85,19 @@ pub struct Hello {
     pub addr: String,
     /// How far the sender's disk is to be believed.
     pub standing: Standing,
+}
+
+impl Hello {
+    /// Reads the body of a `Hello`. Unlike any other frame it may go on behind the fields that this
+    /// version knows: newer versions append theirs.
+    ///
+    /// # Errors
+    /// The known fields do not parse.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        postcard::take_from_bytes(body)
+            .map(|(hello, _)| hello)
+            .map_err(|_| DecodeError::Malformed(0))
+    }
 }
 
 /// A ping or its answer.

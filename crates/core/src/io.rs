@@ -70,6 +70,13 @@ pub enum Input {
     PersistFailed(PersistToken, String),
     /// The answer to a read.
     ReadDone(ReadToken, Rows),
+    /// The operator wants the server empty before it stops: send the clients elsewhere and take no
+    /// more. [`crate::replica::Replica::drain`] tells how far that is.
+    Drain,
+    /// A drain was given up: take clients again.
+    Resume,
+    /// The server's certificate ends then, unix milliseconds: told in the status.
+    Certificate(u64),
     /// The operator wants the server to stop: tell the clients where to go.
     Stop,
 }

@@ -47,9 +47,10 @@ pub struct Replica {
     pub(crate) sessions: Sessions,
     pub(crate) retaining: Retaining,
     start: Start,
-    stopping: bool,
     /// Why the disk takes no writes.
     pub(crate) refusing: Option<String>,
+    course: Course,
+    pub(crate) certificate_ends_ms: Option<u64>,
     out: VecDeque<Output>,
 }
 
@@ -62,6 +63,34 @@ enum Start {
     Fetching(Vector),
     /// It has.
     Done,
+}
+
+/// What the operator wants of this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Course {
+    Serving,
+    /// No clients any more; the log still has to reach the other disks.
+    Draining,
+    Stopping,
+}
+
+/// How far a drain is; see [`Input::Drain`].
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Drain {
+    /// Clients still attached.
+    pub sessions: usize,
+    /// Linked servers whose disks lack events of this run's log, and how many.
+    pub missing: Vec<(Slot, u64)>,
+    /// Servers of the configuration that are not linked: nothing is known of them, so they are not
+    /// waited for.
+    pub unreachable: Vec<Slot>,
+}
+
+impl Drain {
+    /// Whether nobody would miss this server now.
+    pub fn is_done(&self) -> bool {
+        self.sessions == 0 && self.missing.is_empty()
+    }
 }
 
 impl Replica {
@@ -87,8 +116,9 @@ impl Replica {
             sessions: Sessions::new(&config, loaded, now),
             retaining: Retaining::new(config.timing.floor_period, now),
             start,
-            stopping: false,
             refusing: None,
+            course: Course::Serving,
+            certificate_ends_ms: None,
             out: VecDeque::new(),
             config: Arc::new(config),
             rng,
@@ -111,7 +141,10 @@ impl Replica {
             Input::Persisted(token, committed) => self.on_persisted(now, token, &committed),
             Input::PersistFailed(_, why) => self.on_persist_failed(why),
             Input::ReadDone(token, rows) => self.on_read_done(now, token, rows),
+            Input::Drain => self.on_drain(),
+            Input::Resume => self.on_resume(),
             Input::Stop => self.on_stop(),
+            Input::Certificate(ends_ms) => self.certificate_ends_ms = Some(ends_ms),
         }
     }
 
@@ -293,7 +326,7 @@ impl Replica {
 
     /// What this server can do now.
     pub fn state(&self) -> ServerState {
-        if self.stopping {
+        if self.course != Course::Serving {
             ServerState::Stopping
         } else if self.start != Start::Done || self.broadcast.lag() > self.config.limits.attach_lag
         {
@@ -353,11 +386,42 @@ impl Replica {
         }
     }
 
-    fn on_stop(&mut self) {
-        self.stopping = true;
+    /// Sends the clients to the other servers.
+    fn hand_over(&mut self) {
         let servers = self.other_servers();
         let sessions: Vec<SessionId> = self.sessions.ids().collect();
         self.deliver_answer(sessions, Item::Leaving(Moving { servers }));
+    }
+
+    fn on_drain(&mut self) {
+        if self.course == Course::Serving {
+            self.course = Course::Draining;
+            self.hand_over();
+        }
+    }
+
+    fn on_resume(&mut self) {
+        if self.course == Course::Draining {
+            self.course = Course::Serving;
+        }
+    }
+
+    /// What a drain still waits for: by the other disks' own word, never by what was sent.
+    pub fn drain(&self) -> Drain {
+        let missing = |peer: &Peer| match self.broadcast.missing_on(&peer.slot) {
+            0 => None,
+            events => Some((peer.slot.clone(), events)),
+        };
+        Drain {
+            sessions: self.sessions.attached(),
+            missing: self.links.values().filter_map(missing).collect(),
+            unreachable: self.unreachable(),
+        }
+    }
+
+    fn on_stop(&mut self) {
+        self.course = Course::Stopping;
+        self.hand_over();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.send_control(link, Frame::Leaving(Leaving {}));
@@ -480,3 +544,6 @@ impl Replica {
         assert!(self.out.is_empty(), "the driver drains the outputs");
     }
 }
+
+#[cfg(test)]
+mod tests;

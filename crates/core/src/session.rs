@@ -740,6 +740,8 @@ pub struct Status {
     pub sessions: u32,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// When its certificate ends, unix milliseconds; unknown until its driver says so.
+    pub certificate_ends_ms: Option<u64>,
 }
 
 /// Of a verification: told about once a second, and at its end.

@@ -59,7 +59,6 @@ enum Role {
 }
 
 struct Server {
-    authority_pem: String,
     tls: Arc<RwLock<Arc<ServerTls>>>,
     accepted: Mutex<mpsc::Receiver<Accepted>>,
     acceptor: AbortHandle,
@@ -90,7 +89,7 @@ impl Endpoint {
         let tls = Arc::new(RwLock::new(Arc::new(tls)));
         let (acceptor, accepted) = accept::spawn(quinn.clone(), tls.clone());
         let accepted = Mutex::new(accepted);
-        let server = Server { authority_pem, tls, accepted, acceptor };
+        let server = Server { tls, accepted, acceptor };
         Ok(Self(Arc::new(Inner { quinn, socket, role: Role::Server(Box::new(server)) })))
     }
 
@@ -190,14 +189,18 @@ impl Endpoint {
         }
     }
 
-    /// Shows another certificate from now on, of the same cluster: to those who connect, and to
-    /// those we dial. Connections that are open stay as they are.
+    /// Shows another certificate and trusts another authority (or two) from now on, of the same
+    /// cluster: towards those who connect, and those we dial. Connections that are open stay.
     ///
     /// # Errors
-    /// See [`ReloadError`]; the old certificate then stays.
-    pub fn reload(&self, credentials: &Credentials) -> Result<(), ReloadError> {
+    /// See [`ReloadError`]; everything then stays as it was.
+    pub fn reload(
+        &self,
+        credentials: &Credentials,
+        authority_pem: &str,
+    ) -> Result<(), ReloadError> {
         let Role::Server(server) = &self.0.role else { return Err(ReloadError::NotAServer) };
-        let tls = ServerTls::new(credentials, &server.authority_pem)?;
+        let tls = ServerTls::new(credentials, authority_pem)?;
         if tls.identity.server != read(&server.tls).identity.server {
             return Err(ReloadError::OtherServer { certificate: tls.identity.server });
         }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use quinn::udp::{RecvMeta, Transmit};
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 use tokio::sync::broadcast;
 
@@ -28,6 +28,14 @@ use linux::ErrorQueue;
 const HINTS_MAX: usize = 64;
 /// Errors of the socket in a row that are not passed on.
 const ERRORS_MAX: usize = 64;
+/// The kernel reports an error about an earlier datagram instead of sending this one; with the errors
+/// read, this one goes out at the second attempt. A third is for one that came in between.
+const SENDS_MAX: usize = 3;
+/// The system's number for a datagram that is longer than the path carries (`EMSGSIZE`).
+#[cfg(target_os = "linux")]
+const TOO_LONG: i32 = nix::libc::EMSGSIZE;
+#[cfg(not(target_os = "linux"))]
+const TOO_LONG: i32 = 40;
 /// One byte is not a QUIC packet: a receiver that lives drops it without an answer.
 const CANARY: &[u8] = &[0];
 
@@ -52,7 +60,12 @@ impl Hints {
 /// The socket under a QUIC endpoint.
 #[derive(Debug)]
 pub(crate) struct HintSocket {
+    /// Receives, and waits for room to send.
     inner: Arc<dyn AsyncUdpSocket>,
+    /// The same socket, to send on: `inner` drops a datagram that the kernel did not take, and says
+    /// nothing.
+    sender: UdpSocket,
+    sending: UdpSocketState,
     hints: broadcast::Sender<SocketAddr>,
     errors: ErrorQueue,
 }
@@ -62,7 +75,15 @@ impl HintSocket {
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
         let hints = broadcast::Sender::new(HINTS_MAX);
         let errors = ErrorQueue::watch(&socket, hints.clone())?;
-        Ok(Self { inner: quinn::TokioRuntime.wrap_udp_socket(socket)?, hints, errors })
+        let sender = socket.try_clone()?;
+        let sending = UdpSocketState::new((&sender).into())?;
+        Ok(Self {
+            inner: quinn::TokioRuntime.wrap_udp_socket(socket)?,
+            sender,
+            sending,
+            hints,
+            errors,
+        })
     }
 
     pub(crate) fn hints(&self) -> Hints {
@@ -94,15 +115,23 @@ impl AsyncUdpSocket for HintSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match self.inner.try_send(transmit) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                // Either it was about another datagram, or this one is lost like any other.
-                tracing::debug!(%error, to = %transmit.destination, "a datagram was not sent");
-                self.errors.drain(&self.hints);
-                Ok(())
+        for _ in 0..SENDS_MAX {
+            match self.sending.try_send((&self.sender).into(), transmit) {
+                Ok(()) => return Ok(()),
+                // This tells the runtime to wait for room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.inner.try_send(transmit);
+                }
+                // A probe of what the path carries.
+                Err(error) if error.raw_os_error() == Some(TOO_LONG) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, to = %transmit.destination, "an error instead of sending");
+                    self.errors.drain(&self.hints);
+                }
             }
-            result => result,
         }
+        // It is about this datagram, then, and it is lost like any other.
+        Ok(())
     }
 
     fn poll_recv(
@@ -130,7 +159,7 @@ impl AsyncUdpSocket for HintSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.sending.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -154,4 +183,33 @@ impl ErrorQueue {
     }
 
     fn drain(&self, _hints: &broadcast::Sender<SocketAddr>) {}
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    // One thread, and nothing awaited: the watcher has no turn to read the errors first.
+    #[tokio::test]
+    async fn a_datagram_is_sent_although_an_earlier_one_was_refused() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let living = bind();
+        living.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let to = living.local_addr().unwrap();
+        let dead = bind().local_addr().unwrap();
+        let socket = HintSocket::new(bind()).unwrap();
+        let mut hints = socket.hints();
+
+        for _ in 0..20 {
+            // The kernel answers at once, and the error waits for the next call.
+            socket.canary(dead).unwrap();
+            socket.canary(to).unwrap();
+
+            assert_eq!(living.recv(&mut [0; 8]).unwrap(), CANARY.len());
+            assert_eq!(hints.0.try_recv(), Ok(dead), "the error was there, and is read");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use chatty_core::id::{ClusterId, Generation, ServerId, Slot};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -283,11 +283,40 @@ impl Authority {
         identity: &Identity,
         validity: Duration,
     ) -> Result<Credentials, PkiError> {
+        let key = KeyPair::generate()?;
+        let cert_pem = self.certify(identity, &key, validity)?;
+        Ok(Credentials { cert_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// A new certificate for the key of an older one, good from an hour ago until `validity` from
+    /// now. The private key is not needed, and stays where it is.
+    ///
+    /// # Errors
+    /// [`PkiError::OtherCluster`] if the identity is not of this cluster, [`PkiError::NotACertificate`]
+    /// if `old_pem` is none.
+    pub fn renew_server(
+        &self,
+        identity: &Identity,
+        old_pem: &str,
+        validity: Duration,
+    ) -> Result<String, PkiError> {
+        let old = CertificateDer::from_pem_slice(old_pem.as_bytes())
+            .map_err(|_| PkiError::NotACertificate)?;
+        let (_, old) = X509Certificate::from_der(&old).map_err(|_| PkiError::NotACertificate)?;
+        let key = SubjectPublicKeyInfo::from_der(old.public_key().raw)?;
+        self.certify(identity, &key, validity)
+    }
+
+    fn certify(
+        &self,
+        identity: &Identity,
+        key: &impl PublicKeyData,
+        validity: Duration,
+    ) -> Result<String, PkiError> {
         if identity.cluster != self.cluster {
             let (authority, asked) = (self.cluster, identity.cluster);
             return Err(PkiError::OtherCluster { authority, asked });
         }
-        let key = KeyPair::generate()?;
         let mut params = params(&format!("chatty server {}", identity.slot), validity);
         params.subject_alt_names =
             vec![SanType::DnsName(dns_name(identity.cluster).try_into()?), uri(&identity.uri())?];
@@ -297,8 +326,8 @@ impl Authority {
         // A server dials other servers, and is then the client of TLS.
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let cert = params.signed_by(&key, &Issuer::from_ca_cert_der(&self.cert, &self.key)?)?;
-        Ok(Credentials { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+        let cert = params.signed_by(key, &Issuer::from_ca_cert_der(&self.cert, &self.key)?)?;
+        Ok(cert.pem())
     }
 }
 

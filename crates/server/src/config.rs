@@ -16,6 +16,7 @@ use chatty_core::session::ServerAddr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{self, FileError};
+use crate::watchdog;
 
 /// A mesh has at most this many servers.
 pub const SERVERS_MAX: usize = 64;
@@ -58,6 +59,8 @@ pub struct Config {
     pub retention: Retention,
     /// How often rooms are checked for what is not kept any longer.
     pub floor_period: Duration,
+    /// The loop may stand still for so long.
+    pub watchdog: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -156,6 +159,7 @@ struct RawLimits {
     session_rate: Option<u32>,
     room_rate: Option<u32>,
     disk_reserve_mib: Option<u64>,
+    watchdog_seconds: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -269,6 +273,12 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         age_ms: raw.retention.days.saturating_mul(86_400_000),
         messages: raw.retention.messages,
     };
+    let watchdog =
+        given.watchdog_seconds.map_or(watchdog::LIMIT, |s| Duration::from_secs(s.into()));
+    if watchdog.is_zero() {
+        let what = "0 would end the server at once; leave the key out for the default".into();
+        return wrong("limits.watchdog_seconds", what);
+    }
     let level = raw.log.level.unwrap_or_else(|| "info".into());
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&level) {
         return wrong("log.level", format!("{error}; use \"info\", \"warn\" or \"debug\""));
@@ -289,6 +299,7 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         retention,
         floor_period: Duration::from_secs(check_seconds),
         disk_reserve: given.disk_reserve_mib.unwrap_or(DISK_RESERVE_MIB).saturating_mul(1 << 20),
+        watchdog,
         log: LogConfig { level, format: raw.log.format },
     })
 }
@@ -333,6 +344,7 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
         })
         .collect();
     let Limits { sessions, session_rate, room_rate, .. } = Limits::default();
+    let watchdog = watchdog::LIMIT.as_secs();
     format!(
         r#"# A chatty server. Check a change with: chatty-server check --config FILE
 # Relative paths begin at the folder of this file. A key with a '#' before it shows its default.
@@ -343,7 +355,7 @@ name = "{name}"
 # UDP address for everything: other servers and clients. "0.0.0.0:PORT" takes all of IPv4.
 listen = "{listen}"
 
-# Where everything is kept. One process at a time; back it up only while the server is stopped.
+# Where everything is kept. One process at a time. To back it up: chatty-server backup.
 data = "data"
 
 # This server's certificate and its key (secret), both from the cluster's authority.
@@ -369,6 +381,9 @@ token_key = "token.key"
 # room_rate = {room_rate}
 # MiB left free on the volume of `data`: below that, writes are refused and reads go on.
 # disk_reserve_mib = {DISK_RESERVE_MIB}
+# Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
+# started again.
+# watchdog_seconds = {watchdog}
 
 [retention]
 # What rooms keep that have no policy of their own (`chatty keep`); 0: everything, for ever.
@@ -425,6 +440,7 @@ mod tests {
             "session_rate = ",
             "room_rate = ",
             "disk_reserve_mib = ",
+            "watchdog_seconds = ",
             "days = ",
             "messages = ",
             "check_seconds = ",
@@ -456,6 +472,7 @@ mod tests {
             ("# feeds = 2", "feeds = \"some\"", "\"all\" or a number from 1 to 255"),
             ("# sessions = 20000", "sessions = \"many\"", "sessions"),
             ("# room_rate = 10000", "room_rate = 0", "limits: 0 lets nobody in"),
+            ("# watchdog_seconds = 30", "watchdog_seconds = 0", "0 would end the server at once"),
             ("# format = \"human\"", "format = \"xml\"", "`human` or `json`"),
             ("# level = \"info\"", "level = \"a=b=c\"", "log.level"),
             ("127.0.0.1:7402", "nowhere", "\"nowhere\" of s3 is not host:port"),

@@ -117,13 +117,22 @@ impl DataDir {
 /// # Errors
 /// See [`DataDirError`].
 pub fn check(dir: &Path, identity: &Identity) -> Result<(), DataDirError> {
+    check_free(dir)?;
+    check_identity(dir, identity).map(|_| ())
+}
+
+/// Whether no process uses the folder now. Changes nothing.
+///
+/// # Errors
+/// [`DataDirError::InUse`], or the system's.
+pub fn check_free(dir: &Path) -> Result<(), DataDirError> {
     let path = dir.join("lock");
     match File::options().write(true).open(&path) {
         Ok(lock) => try_lock(dir, &lock)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(FileError::new(&path, "opening")(error).into()),
     }
-    check_identity(dir, identity).map(|_| ())
+    Ok(())
 }
 
 #[derive(PartialEq, Eq)]

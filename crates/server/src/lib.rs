@@ -2,7 +2,7 @@
 //!
 //! [`init`] makes a cluster's files, [`check`] tells whether a server would start, [`run`] runs it.
 //! Inside a run, one task owns the replica (`driver`); `links` and `gateway` are the tasks around
-//! it, [`store`] is its disk.
+//! it, [`store`] is its disk. [`control`] is the operator's door to it.
 //!
 //! In reading order:
 
@@ -14,9 +14,13 @@ pub mod data_dir;
 pub mod check;
 pub mod run;
 mod again;
+pub mod watchdog;
 mod driver;
 mod links;
 mod gateway;
+pub mod control;
+mod certificate;
+pub mod backup;
 mod close;
 pub mod store;
 pub mod files;

@@ -9,21 +9,26 @@ use chatty_core::config::{Config as CoreConfig, Me, Timing};
 use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
+use chatty_core::session::ServerAddr;
 use chatty_core::store::StoreError;
-use chatty_net::{Accepted, Endpoint};
-use tokio::sync::Semaphore;
+use chatty_net::{Accepted, Endpoint, Identity};
+use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::task::JoinSet;
 
+use crate::backup::Source;
+use crate::certificate::Renewer;
 use crate::check::{self, CheckError};
 use crate::config::{self, Config};
+use crate::control::{self, Door, Socket};
 use crate::credentials;
 use crate::data_dir::{self, DataDir};
 use crate::driver::inbox::{Doors, Event, inbox};
 use crate::driver::{Clock, Driver, Ended};
 use crate::gateway::quic::Gateway;
-use crate::links::{Dialler, GreetError, Greeter, Links, PARALLEL};
+use crate::links::{Dialler, Gate, GreetError, Greeter, Links, PARALLEL};
 use crate::logging;
 use crate::random::{self, NoRandomness};
+use crate::watchdog::{self, Pulse, Watchdog};
 use crate::{again, store};
 
 /// Threads for connections and the replica. With two, encryption and the replica run beside each
@@ -45,6 +50,14 @@ pub enum RunError {
         data: std::path::PathBuf,
         /// What is wrong.
         source: StoreError,
+    },
+    /// The operator's socket.
+    #[error("{}: the socket for the operator's commands cannot be made: {source}", data.display())]
+    Control {
+        /// The data folder.
+        data: std::path::PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// The system gives no randomness.
     #[error(transparent)]
@@ -94,6 +107,7 @@ struct Running {
     driver: tokio::task::JoinHandle<Result<(), Ended>>,
     /// What brings work; ends first.
     sources: JoinSet<()>,
+    _watchdog: Watchdog,
     // Held until the database is closed.
     data: DataDir,
 }
@@ -117,14 +131,9 @@ impl Running {
             seed, logs = loaded.logs.len(), "starting"
         );
 
-        let identity = Arc::new(proof.identity);
-        let greeter = Greeter {
-            me: identity.clone(),
-            origin,
-            addr: config.address().into(),
-            standing: loaded.standing,
-            servers: config.servers.clone().into(),
-        };
+        let socket = Socket::bind(&config.data)
+            .map_err(|source| RunError::Control { data: config.data.clone(), source })?;
+        let identity = Arc::new(proof.identity.clone());
         let core = CoreConfig {
             me: Me {
                 cluster: identity.cluster,
@@ -136,7 +145,7 @@ impl Running {
                 addr: config.address().to_owned(),
             },
             servers: config.servers.clone(),
-            token_key: proof.token_key,
+            token_key: proof.token_key.clone(),
             feeds: config.feeds,
             timing: Timing { floor_period: config.floor_period, ..Timing::default() },
             limits: config.limits.clone(),
@@ -144,17 +153,35 @@ impl Running {
         };
         let (doors, inbox) = inbox();
         let links = Links::new(identity.server, &config.servers);
+        let others: Vec<_> =
+            config.servers.iter().filter(|server| server.name != identity.slot).collect();
+        let gate = |server: &&ServerAddr| {
+            let linked = links.watch(&server.name)?;
+            Some((server.name.clone(), Gate { linked, turn: Arc::new(Mutex::new(())) }))
+        };
+        let greeter = Greeter {
+            me: identity.clone(),
+            origin,
+            addr: config.address().into(),
+            standing: loaded.standing,
+            servers: config.servers.clone().into(),
+            gates: Arc::new(others.iter().filter_map(gate).collect()),
+            doors: doors.clone(),
+        };
         let mut sources = JoinSet::new();
         let mut rng = Rng::new(seed);
         let parallel = Arc::new(Semaphore::new(PARALLEL));
-        for to in config.servers.iter().filter(|server| server.name != identity.slot) {
+        let mut bells = Vec::new();
+        for to in others {
             let Some(linked) = links.watch(&to.name) else { continue };
+            let bell = Arc::new(Notify::new());
+            bells.push((to.name.clone(), bell.clone()));
             let dialler = Dialler {
                 endpoint: endpoint.clone(),
                 to: to.clone(),
                 greeter: greeter.clone(),
-                doors: doors.clone(),
                 linked,
+                bell,
                 parallel: parallel.clone(),
                 rng: Rng::new(rng.bits()),
             };
@@ -162,15 +189,25 @@ impl Running {
         }
         let replica = Replica::new(core, &loaded, rng.bits(), clock.now());
         let gateway = Gateway::new(doors.clone(), config.limits.sessions);
-        let driver = Driver::start(replica, clock, store, links, (doors.clone(), inbox))?;
+        let reader = store.reader();
+        let pulse = Pulse::default();
+        let watchdog = Watchdog::start(pulse.clone(), config.watchdog, watchdog::end_process)?;
+        let driver = Driver::start(replica, clock, store, links, (doors.clone(), inbox), pulse)?;
         let driver = tokio::spawn(driver.run());
-        sources.spawn(accept(endpoint.clone(), greeter, gateway, doors.clone()));
+        let (name, listen) = (config.name.clone(), config.listen);
+        let renewer = Renewer::new(config, endpoint.clone(), doors.clone(), &proof, bells);
+        let Identity { cluster, slot, server, .. } = proof.identity;
+        let source = Source { cluster, slot, server };
+        let door = Door { doors: doors.clone(), renewer: renewer.clone(), reader, source };
+        sources.spawn(renewer.run());
+        sources.spawn(control::serve(socket, door));
+        sources.spawn(accept(endpoint.clone(), greeter, gateway));
         sources.spawn(hints(endpoint.clone(), doors.clone()));
 
         // A closed standard output is no reason to stop.
-        let _ = writeln!(io::stdout(), "{} listens on {}", config.name, config.listen);
-        tracing::info!(listen = %config.listen, "listening");
-        Ok(Self { endpoint, doors, driver, sources, data })
+        let _ = writeln!(io::stdout(), "{name} listens on {listen}");
+        tracing::info!(%listen, "listening");
+        Ok(Self { endpoint, doors, driver, sources, _watchdog: watchdog, data })
     }
 
     /// SIGTERM and SIGINT stop the server.
@@ -212,20 +249,20 @@ impl Running {
 }
 
 /// Takes connections until the endpoint is closed.
-async fn accept(endpoint: Endpoint, greeter: Greeter, gateway: Gateway, doors: Doors) {
+async fn accept(endpoint: Endpoint, greeter: Greeter, gateway: Gateway) {
     while let Some(accepted) = endpoint.accept().await {
         match accepted {
             Accepted::Client { connection } => {
                 drop(tokio::spawn(gateway.clone().serve(connection)))
             }
             Accepted::Peer { connection, identity } => {
-                let (greeter, doors) = (greeter.clone(), doors.clone());
+                let greeter = greeter.clone();
                 tokio::spawn(async move {
                     let (slot, dialled_by) = (identity.slot.clone(), identity.server);
-                    match greeter.greet(connection, identity, dialled_by).await {
-                        Ok(ready) => doors.tell(Event::LinkReady(Box::new(ready))),
+                    match greeter.introduce(connection, identity, dialled_by).await {
+                        Ok(()) => {}
                         // It may be the one of two connections dialled at once that goes.
-                        Err(why @ GreetError::Link(_)) => {
+                        Err(why @ (GreetError::Link(_) | GreetError::Duplicate)) => {
                             tracing::debug!(peer = %slot, "no link: {why}");
                         }
                         Err(why) => tracing::info!(peer = %slot, "no link: {why}"),

@@ -190,6 +190,17 @@ impl Broadcast {
         self.links.get(&link).is_some_and(|link| link.told)
     }
 
+    /// How many events of this run's log are not known to be on that server's disk.
+    pub fn missing_on(&self, slot: &Slot) -> u64 {
+        let held = self.logs.get(&self.own).map_or(0, super::LogState::held);
+        held.saturating_sub(self.on_disk_of(slot, self.own))
+    }
+
+    /// Who holds each slot, as far as this server knows.
+    pub fn holders(&self) -> impl Iterator<Item = &SlotHolder> {
+        self.slots.values()
+    }
+
     /// What this server holds and not every server is known to hold: what a token must carry.
     pub fn not_everywhere(&self, servers: &[Slot]) -> Vector {
         self.durable

@@ -150,6 +150,11 @@ impl Sessions {
         self.all.len()
     }
 
+    /// Sessions that have an account: not those that only ask for the status.
+    pub(crate) fn attached(&self) -> usize {
+        self.of.values().map(BTreeSet::len).sum()
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let attaching = self.blocked.iter().filter_map(|id| match &self.all.get(id)?.phase {
             Phase::Attaching(attaching) => attaching.deadline(),

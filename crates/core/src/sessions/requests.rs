@@ -595,9 +595,9 @@ impl Replica {
             rooms: Vec::new(),
             more: false,
             lag: self.broadcast.lag(),
-            sessions: u32::try_from(self.sessions.of.values().map(BTreeSet::len).sum::<usize>())
-                .unwrap_or(u32::MAX),
+            sessions: u32::try_from(self.sessions.attached()).unwrap_or(u32::MAX),
             uptime_s: now.time.since(self.started).as_secs(),
+            certificate_ends_ms: self.certificate_ends_ms,
         };
         for (rooms, more) in pieces(rooms) {
             self.answer(id, Item::Status(Status { rooms, more, ..status.clone() }));

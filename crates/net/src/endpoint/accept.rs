@@ -1,16 +1,18 @@
 //! Accepting: handshakes in tasks of their own, and who may pass.
 
-use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use chatty_core::id::ClusterId;
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Incoming};
+use quinn::{Connection, ConnectionError, Incoming, TransportErrorCode};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::error::CloseCode;
+use super::error::{CloseCode, EXPIRED_ALERT, is_certificate};
 use super::{NotAMember, read};
 use crate::pki::Identity;
 use crate::tls::{ALPN_SERVER, ServerTls};
@@ -21,6 +23,10 @@ use crate::tls::{ALPN_SERVER, ServerTls};
 pub const HANDSHAKES_MAX: usize = 256;
 /// A handshake may take this long: several round trips around the world, with losses.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// The same refusal is logged once in this time…
+const SAME_LINE: Duration = Duration::from_secs(60);
+/// … and so many different ones.
+const LINES: usize = 64;
 /// What a server says first to a peer that it admits.
 pub(super) const ADMITTED: &[u8] = b"admitted";
 
@@ -50,10 +56,16 @@ pub(super) fn spawn(
     let task = tokio::spawn(async move {
         // Dropped with this task, and all handshakes with it.
         let mut handshakes = JoinSet::new();
+        let told = Arc::new(Mutex::new(Told::default()));
         while let Some(incoming) = endpoint.accept().await {
             while handshakes.try_join_next().is_some() {}
             if let Some(incoming) = admit(incoming, handshakes.len()) {
-                handshakes.spawn(handshake(incoming, read(&tls).cluster, done.clone()));
+                handshakes.spawn(handshake(
+                    incoming,
+                    read(&tls).cluster,
+                    done.clone(),
+                    told.clone(),
+                ));
             }
         }
     });
@@ -74,13 +86,46 @@ fn admit(incoming: Incoming, running: usize) -> Option<Incoming> {
     }
 }
 
-async fn handshake(incoming: Incoming, cluster: ClusterId, done: mpsc::Sender<Accepted>) {
+async fn handshake(
+    incoming: Incoming,
+    cluster: ClusterId,
+    done: mpsc::Sender<Accepted>,
+    told: Arc<Mutex<Told>>,
+) {
     let from = incoming.remote_address();
-    match tokio::time::timeout(HANDSHAKE_LIMIT, complete(incoming, cluster)).await {
+    let result = tokio::time::timeout(HANDSHAKE_LIMIT, complete(incoming, cluster)).await;
+    let refused = match result {
         // Whoever took the receiver away closes the endpoint, and with it the connection.
-        Ok(Ok(accepted)) => drop(done.send(accepted).await),
-        Ok(Err(reason)) => tracing::info!(%from, %reason, "a connection was not accepted"),
-        Err(_) => tracing::info!(%from, "a handshake took too long"),
+        Ok(Ok(accepted)) => return drop(done.send(accepted).await),
+        Ok(Err(refused)) => refused,
+        Err(_) => Refused::Late,
+    };
+    let advice = refused.advice();
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.is_news(Instant::now(), (from, advice)) {
+        return;
+    }
+    match advice {
+        Some(advice) => tracing::warn!(%from, "a connection was refused: {refused}; {advice}"),
+        None => tracing::info!(%from, "a connection was not accepted: {refused}"),
+    }
+}
+
+/// What was logged of late: whoever is refused tries again and again.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<Line, Instant>);
+
+type Line = (SocketAddr, Option<&'static str>);
+
+impl Told {
+    /// Whether a line is worth logging. With too many different ones, no more are.
+    fn is_news(&mut self, now: Instant, line: Line) -> bool {
+        self.0.retain(|_, at| now.saturating_duration_since(*at) < SAME_LINE);
+        if self.0.len() >= LINES || self.0.contains_key(&line) {
+            return false;
+        }
+        self.0.insert(line, now);
+        true
     }
 }
 
@@ -92,6 +137,45 @@ enum Refused {
     NotAMember(#[from] NotAMember),
     #[error("it left before it was told that it is admitted: {0}")]
     Left(#[from] quinn::WriteError),
+    #[error("the handshake took longer than {HANDSHAKE_LIMIT:?}")]
+    Late,
+}
+
+impl Refused {
+    /// What to do about a certificate that was not taken, by us or by them.
+    fn advice(&self) -> Option<&'static str> {
+        let expired = TransportErrorCode::crypto(EXPIRED_ALERT);
+        match self {
+            Self::Handshake(ConnectionError::TransportError(error)) => {
+                if error.code == expired {
+                    Some(
+                        "its certificate is out of time: renew it (chatty-server renew), unless a \
+                         clock is wrong",
+                    )
+                } else {
+                    is_certificate(error.code).then_some(
+                        "its certificate is not of this cluster's authority: if it is a server of \
+                         this cluster, give it one (chatty-server reissue)",
+                    )
+                }
+            }
+            Self::Handshake(ConnectionError::ConnectionClosed(close)) => {
+                if close.error_code == expired {
+                    Some(
+                        "it says that our certificate is out of time: renew it (chatty-server \
+                         renew), unless a clock is wrong",
+                    )
+                } else {
+                    is_certificate(close.error_code).then_some(
+                        "it trusts another authority than the one of our certificate: is it of \
+                         another cluster?",
+                    )
+                }
+            }
+            Self::NotAMember(_) => Some("servers of this cluster show a certificate of it"),
+            Self::Handshake(_) | Self::Left(_) | Self::Late => None,
+        }
+    }
 }
 
 async fn complete(incoming: Incoming, cluster: ClusterId) -> Result<Accepted, Refused> {

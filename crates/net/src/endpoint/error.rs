@@ -105,10 +105,21 @@ pub enum DialError {
         /// What TLS says.
         reason: String,
     },
+    /// Its certificate has ended, or has not begun.
+    #[error(
+        "the certificate of {address} is out of time ({reason}); renew it there (chatty-server \
+         renew), unless a clock is wrong"
+    )]
+    OutOfTime {
+        /// Where.
+        address: SocketAddr,
+        /// What TLS says.
+        reason: String,
+    },
     /// It does not trust our certificate.
     #[error(
-        "{address} does not take our certificate ({reason}); have one issued by the authority of \
-         its cluster"
+        "{address} does not take our certificate ({reason}); if it has expired, renew it \
+         (chatty-server renew), else have one issued by the authority of its cluster"
     )]
     CertificateRefused {
         /// Where.
@@ -158,8 +169,15 @@ pub enum DialError {
 /// expired, unknown certificate; unknown authority; access denied; a signature that does not fit
 /// (another authority for the same cluster id); certificate required.
 const CERTIFICATE_ALERTS: [u8; 9] = [42, 43, 44, 45, 46, 48, 49, 51, 116];
+/// Of these, the one about time.
+pub(super) const EXPIRED_ALERT: u8 = 45;
 /// No protocol in common.
 const ALPN_ALERT: u8 = 120;
+
+/// Whether TLS ended a handshake because of a certificate.
+pub(super) fn is_certificate(code: TransportErrorCode) -> bool {
+    CERTIFICATE_ALERTS.iter().any(|&alert| code == TransportErrorCode::crypto(alert))
+}
 
 impl DialError {
     pub(super) fn from_connect(address: SocketAddr, error: ConnectError) -> Self {
@@ -170,13 +188,15 @@ impl DialError {
     }
 
     pub(super) fn from_connection(address: SocketAddr, error: ConnectionError) -> Self {
-        let is_certificate = |code: TransportErrorCode| {
-            CERTIFICATE_ALERTS.iter().any(|&alert| code == TransportErrorCode::crypto(alert))
-        };
         let no_protocol = TransportErrorCode::crypto(ALPN_ALERT);
         match error {
             ConnectionError::LocallyClosed => Self::Stopped,
             // Our own TLS ended it: about their certificate.
+            ConnectionError::TransportError(error)
+                if error.code == TransportErrorCode::crypto(EXPIRED_ALERT) =>
+            {
+                Self::OutOfTime { address, reason: error.reason }
+            }
             ConnectionError::TransportError(error) if is_certificate(error.code) => {
                 Self::WrongCluster { address, reason: error.reason }
             }

@@ -258,7 +258,7 @@ async fn a_reloaded_certificate_is_shown_to_both_sides() {
     let renewed = Identity { generation: 2, ..identity(authority.cluster(), 1) };
     let credentials = authority.issue_server(&renewed, SERVER_VALIDITY).unwrap();
 
-    a.reload(&credentials).unwrap();
+    a.reload(&credentials, authority.cert_pem()).unwrap();
 
     let (_, accepted) = tokio::join!(a.dial_peer(b_address, PATIENCE), soon(b.accept()));
     let Some(Accepted::Peer { identity: shown, .. }) = accepted else { panic!("{accepted:?}") };
@@ -267,7 +267,88 @@ async fn a_reloaded_certificate_is_shown_to_both_sides() {
     assert_eq!(shown, renewed);
     let others = config(&authority, 3).credentials;
     let certificate = ServerId::new(3);
-    assert_eq!(a.reload(&others), Err(ReloadError::OtherServer { certificate }));
+    assert_eq!(
+        a.reload(&others, authority.cert_pem()),
+        Err(ReloadError::OtherServer { certificate })
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_with_the_reason_on_both_sides() {
+    let authority = authority(1);
+    let ((good, good_address), (late, late_address)) =
+        (server(&authority, 1), server(&authority, 2));
+    let identity = identity(authority.cluster(), 2);
+    let short = Duration::from_secs(2);
+    late.reload(&authority.issue_server(&identity, short).unwrap(), authority.cert_pem()).unwrap();
+    // Certificates end with a second; until then each dial succeeds.
+    let refused = soon(async {
+        loop {
+            match late.dial_peer(good_address, PATIENCE).await {
+                Ok((connection, _)) => connection.close(0u32.into(), b""),
+                Err(error) => return error,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let accepting = async {
+        while let Some(accepted) = good.accept().await {
+            drop(accepted);
+        }
+    };
+    let error = tokio::select! { error = refused => error, () = accepting => panic!("closed") };
+    let DialError::CertificateRefused { reason, .. } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("expired"), "{reason}");
+    assert!(error.to_string().contains("renew it"), "{error}");
+
+    let error = good.dial_peer(late_address, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, DialError::OutOfTime { .. }), "{error:?}");
+    assert!(error.to_string().contains("renew"), "{error}");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_has_the_old_key_and_a_new_end() {
+    let authority = authority(1);
+    let (endpoint, address) = server(&authority, 1);
+    let identity = identity(authority.cluster(), 1);
+    let old = authority.issue_server(&identity, Duration::from_secs(1000)).unwrap();
+    let new = authority.renew_server(&identity, &old.cert_pem, SERVER_VALIDITY).unwrap();
+    assert_ne!(new, old.cert_pem);
+
+    let both = Credentials { cert_pem: new, key_pem: old.key_pem };
+    endpoint.reload(&both, authority.cert_pem()).unwrap();
+
+    let (other, _) = server(&authority, 2);
+    assert_eq!(other.dial_peer(address, PATIENCE).await.unwrap().1, identity);
+}
+
+#[tokio::test]
+async fn two_authorities_of_one_cluster_are_trusted_while_one_replaces_the_other() {
+    let (old, new) = (authority(1), authority(1));
+    let both = format!("{}{}", old.cert_pem(), new.cert_pem());
+    let bundled = |authority, number| {
+        let config =
+            ServerEndpointConfig { authority_pem: both.clone(), ..config(authority, number) };
+        let endpoint = Endpoint::server(config).unwrap();
+        let address = endpoint.local_addr().unwrap();
+        (endpoint, address)
+    };
+    let ((a, a_address), (b, b_address)) = (bundled(&old, 1), bundled(&new, 2));
+    peers(&a, &b).await;
+    peers(&b, &a).await;
+    // A client that pinned either finds the servers that it signed.
+    let client = Endpoint::client().unwrap();
+    for (address, authority) in [(a_address, &old), (b_address, &new)] {
+        client.dial_server(address, &trust(authority.fingerprint()), PATIENCE).await.unwrap();
+    }
+    let error = client.dial_server(a_address, &trust(new.fingerprint()), PATIENCE).await;
+    assert!(matches!(error, Err(DialError::WrongCluster { .. })), "{error:?}");
+
+    // With the old one gone from the file, its servers are refused.
+    let credentials = config(&new, 2).credentials;
+    b.reload(&credentials, new.cert_pem()).unwrap();
+    let error = b.dial_peer(a_address, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, DialError::WrongCluster { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use chatty_core::id::{LinkId, SessionId};
 use chatty_core::io::Input;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use chatty_core::replica::Drain;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::queue::Queue;
+use crate::backup::Held;
 use crate::links::Ready;
 
 /// Frames and requests waiting, at most.
@@ -32,6 +34,8 @@ pub(crate) enum Event {
     SessionUp(SessionId, Arc<Queue>),
     /// Nobody listens there any more, says the kernel.
     Hint(SocketAddr),
+    /// The operator's command.
+    Ask(Ask),
     /// The operator wants the server to stop.
     Stop,
     /// A part of the database cannot be read, told in words.
@@ -40,6 +44,18 @@ pub(crate) enum Event {
     WriterEnded(String),
     /// The server cannot go on.
     Fatal(String),
+}
+
+/// What the operator's door asks of the replica.
+pub(crate) enum Ask {
+    /// Take no more clients, and send those there are to other servers.
+    Drain,
+    /// How far that is.
+    Drained(oneshot::Sender<Drain>),
+    /// Take clients again.
+    Resume,
+    /// What is on the disk now.
+    Held(oneshot::Sender<Held>),
 }
 
 /// An event from outside, and the bytes it holds of the budget until it is handled.

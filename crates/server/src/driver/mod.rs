@@ -19,12 +19,14 @@ use chatty_core::io::{Input, Output, Severity};
 use chatty_core::replica::Replica;
 use chatty_core::time::{Now, Time};
 
+use crate::backup::Held;
 use crate::close::{DONE, REFUSED};
 use crate::links::{Admission, Links, Ready};
 use crate::store::FjallStore;
+use crate::watchdog::{Doing, Pulse, TURN};
 use disk::Disk;
 use encode::{TooLong, encode};
-use inbox::{Doors, Event, Inbox};
+use inbox::{Ask, Doors, Event, Inbox};
 use queue::{Frame, Queue};
 
 /// A tick takes inputs up to this many bytes…
@@ -79,6 +81,9 @@ pub(crate) struct Driver {
     inbox: Inbox,
     writing: Writing,
     stage: Stage,
+    /// A drain has told the clients where to go; those that did not are closed then.
+    hand_over_at: Option<Instant>,
+    pulse: Pulse,
     lines: BTreeMap<String, Instant>,
     /// Runs whose last link did not live long.
     brief: BTreeMap<Slot, Origin>,
@@ -117,6 +122,7 @@ impl Driver {
         store: FjallStore,
         links: Links,
         (doors, inbox): (Doors, Inbox),
+        pulse: Pulse,
     ) -> std::io::Result<Self> {
         let disk = Disk::start(store, &doors)?;
         Ok(Self {
@@ -129,6 +135,8 @@ impl Driver {
             inbox,
             writing: Writing::No,
             stage: Stage::Running,
+            hand_over_at: None,
+            pulse,
             lines: BTreeMap::new(),
             brief: BTreeMap::new(),
             damage: None,
@@ -141,10 +149,12 @@ impl Driver {
     /// Why it cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), Ended> {
         loop {
+            self.pulse.turn();
+            self.pulse.doing(Doing::Waiting);
             let due = self.due();
             let first = tokio::select! { biased;
                 event = self.inbox.next() => Some(event),
-                () = sleep_until(due) => None,
+                () = tokio::time::sleep_until(due) => None,
             };
             self.tick(first);
             match std::mem::replace(&mut self.stage, Stage::Running) {
@@ -166,8 +176,8 @@ impl Driver {
         self.damage.map_or(Ok(()), |why| Err(Ended::Damaged(why)))
     }
 
-    /// When the replica, or a stop, has something to do.
-    fn due(&self) -> Option<tokio::time::Instant> {
+    /// When the replica, or a stop, has something to do; soon, for the watchdog to see.
+    fn due(&self) -> tokio::time::Instant {
         let due = self.replica.next_deadline().map(|time| self.clock.instant(time));
         let stop = match self.stage {
             Stage::Stopping(since) if since.elapsed() < ACK_LIMIT => {
@@ -176,7 +186,9 @@ impl Driver {
             Stage::Stopping(since) => Some((since + STOP_LIMIT).into()),
             Stage::Running | Stage::Failed(_) => None,
         };
-        due.into_iter().chain(stop).min()
+        let hand_over = self.hand_over_at.map(Into::into);
+        let turn = tokio::time::Instant::now() + TURN;
+        [due, stop, hand_over].into_iter().flatten().fold(turn, Ord::min)
     }
 
     fn tick(&mut self, first: Option<(Event, usize)>) {
@@ -192,11 +204,17 @@ impl Driver {
         }
         let now = self.clock.now();
         if self.replica.next_deadline().is_some_and(|due| due <= now.time) {
+            self.pulse.doing(Doing::Timeout);
             self.replica.handle_timeout(now);
         }
+        self.pulse.doing(Doing::Flush);
         self.replica.flush(now);
         while let Some(output) = self.replica.poll_output() {
+            self.pulse.doing(doing_output(&output));
             self.on_output(output);
+        }
+        if self.hand_over_at.take_if(|at| *at <= Instant::now()).is_some() {
+            self.sessions.values().for_each(|queue| queue.finish());
         }
         if let Stage::Stopping(since) = self.stage
             && (self.writing == Writing::No || since.elapsed() >= ACK_LIMIT)
@@ -227,6 +245,7 @@ impl Driver {
                     self.handle(Input::Hint(link));
                 }
             }
+            Event::Ask(ask) => self.on_ask(ask),
             Event::Stop => {
                 if let Stage::Running = self.stage {
                     tracing::info!("stopping");
@@ -258,7 +277,28 @@ impl Driver {
         }
     }
 
+    fn on_ask(&mut self, ask: Ask) {
+        self.pulse.doing(Doing::Operator);
+        match ask {
+            Ask::Drain => {
+                self.handle(Input::Drain);
+                self.hand_over_at = Some(Instant::now() + ACK_LIMIT);
+            }
+            // Whoever asked may be gone.
+            Ask::Drained(answer) => drop(answer.send(self.replica.drain())),
+            Ask::Resume => {
+                self.hand_over_at = None;
+                self.handle(Input::Resume);
+            }
+            Ask::Held(answer) => drop(answer.send(Held {
+                vector: self.replica.durable().clone(),
+                holders: self.replica.broadcast().holders().cloned().collect(),
+            })),
+        }
+    }
+
     fn handle(&mut self, input: Input) {
+        self.pulse.doing(doing_input(&input));
         self.replica.handle(self.clock.now(), input);
     }
 
@@ -380,9 +420,31 @@ impl Driver {
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+fn doing_input(input: &Input) -> Doing {
+    match input {
+        Input::LinkUp(..) => Doing::LinkUp,
+        Input::LinkDown(_) => Doing::LinkDown,
+        Input::Frame(..) => Doing::Frame,
+        Input::Hint(_) => Doing::Hint,
+        Input::Wrote(..) => Doing::Wrote,
+        Input::SessionUp(_) => Doing::SessionUp,
+        Input::Request(..) => Doing::Request,
+        Input::SessionDown(_) => Doing::SessionDown,
+        Input::Drained(..) => Doing::Drained,
+        Input::Persisted(..) => Doing::Persisted,
+        Input::PersistFailed(..) => Doing::PersistFailed,
+        Input::ReadDone(..) => Doing::ReadDone,
+        Input::Drain | Input::Resume | Input::Certificate(_) | Input::Stop => Doing::Operator,
+    }
+}
+
+fn doing_output(output: &Output) -> Doing {
+    match output {
+        Output::Send { .. } | Output::DropQueue(..) => Doing::Send,
+        Output::Close(..) => Doing::Close,
+        Output::Persist(..) => Doing::Persist,
+        Output::Read(..) => Doing::Read,
+        Output::Deliver { .. } | Output::CloseSession(_) => Doing::Deliver,
+        Output::Log(..) => Doing::Log,
     }
 }

@@ -95,6 +95,12 @@ pub enum InitError {
         /// What is wrong.
         source: CredentialsError,
     },
+    /// The certificate is not of the slot's newest identity.
+    #[error("{}: this is not the newest certificate of its server; bring that back, or: chatty-server reissue", file.display())]
+    NotNewest {
+        /// Which file.
+        file: PathBuf,
+    },
     /// The system gave no random numbers.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
@@ -169,14 +175,10 @@ pub fn open(dir: &Path) -> Result<Cluster, InitError> {
 /// See [`InitError`].
 pub fn reissue(dir: &Path, name: &str) -> Result<Identity, InitError> {
     let layout = Layout::of(dir);
-    let mut record =
-        Record::load(&layout)?.ok_or_else(|| InitError::NoCluster { dir: dir.to_owned() })?;
+    let mut record = load_record(dir)?;
     let authority = load_authority(&layout)?;
-    let Some(slot) = record.slots.iter_mut().find(|slot| slot.name.as_str() == name) else {
-        let known: Vec<&str> = record.slots.iter().map(|slot| slot.name.as_str()).collect();
-        let known = known.join(", ");
-        return Err(InitError::NoServer { name: name.to_owned(), known });
-    };
+    let at = record.position(name)?;
+    let Some(slot) = record.slots.get_mut(at) else { return Err(record.unknown(name)) };
     slot.generation += 1;
     slot.server = ServerId::new(random::bits128()?);
     let slot = slot.clone();
@@ -185,6 +187,51 @@ pub fn reissue(dir: &Path, name: &str) -> Result<Identity, InitError> {
     let identity = identity(&record, &slot);
     issue(&layout, &authority, &identity)?;
     Ok(identity)
+}
+
+/// Issues new certificates for servers as they are (all, if none is named): the same identity and
+/// the same key, valid for `validity` from now.
+///
+/// # Errors
+/// See [`InitError`]. With an unknown name nothing is issued.
+pub fn renew(dir: &Path, names: &[String], validity: Duration) -> Result<Vec<Identity>, InitError> {
+    let layout = Layout::of(dir);
+    let record = load_record(dir)?;
+    let authority = load_authority(&layout)?;
+    for name in names {
+        record.position(name)?;
+    }
+    let wanted = |slot: &&SlotRecord| names.is_empty() || names.contains(&slot.name.to_string());
+    let mut renewed = Vec::new();
+    for slot in record.slots.iter().filter(wanted) {
+        let (identity, server) = (identity(&record, slot), layout.server(&slot.name));
+        let old = files::read(&server.cert())?;
+        let file = server.cert();
+        let (held, _) = identity_of(&old)
+            .map_err(|source| InitError::Certificate { file: file.clone(), source })?;
+        if held != identity {
+            return Err(InitError::NotNewest { file });
+        }
+        let new = authority
+            .renew_server(&identity, &old, validity)
+            .map_err(|source| InitError::Pki { file, source })?;
+        files::write(&server.cert(), &new, Readable::ByAll)?;
+        renewed.push(identity);
+    }
+    Ok(renewed)
+}
+
+/// The cluster whose authority is in that folder.
+///
+/// # Errors
+/// See [`InitError`].
+pub fn cluster_id(dir: &Path) -> Result<ClusterId, InitError> {
+    Ok(load_record(dir)?.cluster)
+}
+
+fn load_record(dir: &Path) -> Result<Record, InitError> {
+    let record = Record::load(&Layout::of(dir))?;
+    record.ok_or_else(|| InitError::NoCluster { dir: dir.to_owned() })
 }
 
 fn make_authority(layout: &Layout) -> Result<Authority, InitError> {

@@ -52,6 +52,17 @@ impl Record {
         files::write(&layout.record(), &format!("{head}{text}"), Readable::ByOwner)
     }
 
+    /// Where in the list a server is.
+    pub(super) fn position(&self, name: &str) -> Result<usize, InitError> {
+        let found = self.slots.iter().position(|slot| slot.name.as_str() == name);
+        found.ok_or_else(|| self.unknown(name))
+    }
+
+    pub(super) fn unknown(&self, name: &str) -> InitError {
+        let known: Vec<&str> = self.slots.iter().map(|slot| slot.name.as_str()).collect();
+        InitError::NoServer { name: name.to_owned(), known: known.join(", ") }
+    }
+
     pub(super) fn servers(&self) -> Vec<ServerAddr> {
         let server = |s: &SlotRecord| ServerAddr { name: s.name.clone(), addr: s.addr.clone() };
         self.slots.iter().map(server).collect()

@@ -1,20 +1,28 @@
 //! The first words on a connection between servers: each side opens its four streams and says
 //! [`Hello`] on the control stream; then the connection may become a link.
+//!
+//! Two servers that start together dial each other at the same moment. The one with the smaller
+//! [`ServerId`] lets one connection after the other through its [`Gate`]: the first that becomes
+//! the link closes the others before a word was said on them. The other side holds nothing back,
+//! or the two would wait for each other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatty_core::frame::{Class, Frame, Hello, SERVER_MINOR};
-use chatty_core::id::{Origin, ServerId};
+use chatty_core::id::{Origin, ServerId, Slot};
 use chatty_core::io::{Peer, Standing};
 use chatty_core::session::ServerAddr;
 use chatty_core::wire::Wire;
 use chatty_net::frame::FrameError;
 use chatty_net::link::{self, LinkError, LinkStreams};
 use chatty_net::{Connection, FrameReader, Identity, RecvStream};
+use tokio::sync::{Mutex, watch};
 
-use super::may_link;
-use crate::close::{self, PROTOCOL, REFUSED};
+use super::{Linked, may_link};
+use crate::close::{self, DUPLICATE, PROTOCOL, REFUSED};
+use crate::driver::inbox::{Doors, Event};
 
 /// From the handshake to the other side's hello.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +39,13 @@ pub(crate) struct Ready {
     pub(super) theirs: Streams,
 }
 
+/// Where connections to one server wait for each other.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) linked: watch::Receiver<Linked>,
+    pub(crate) turn: Arc<Mutex<()>>,
+}
+
 /// Says hello for this server.
 #[derive(Clone)]
 pub(crate) struct Greeter {
@@ -40,6 +55,8 @@ pub(crate) struct Greeter {
     /// Of this server's disk, as the run began.
     pub(crate) standing: Standing,
     pub(crate) servers: Arc<[ServerAddr]>,
+    pub(crate) gates: Arc<BTreeMap<Slot, Gate>>,
+    pub(crate) doors: Doors,
 }
 
 /// Why a connection does not become a link; it is closed.
@@ -51,6 +68,8 @@ pub(crate) enum GreetError {
     Late,
     #[error("its first frame is no hello")]
     NoHello,
+    #[error("another connection became the link meanwhile")]
+    Duplicate,
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error(transparent)]
@@ -58,8 +77,39 @@ pub(crate) enum GreetError {
 }
 
 impl Greeter {
+    /// Makes a connection the link to its server, unless another one becomes it first.
+    pub(crate) async fn introduce(
+        &self,
+        connection: Connection,
+        other: Identity,
+        dialled_by: ServerId,
+    ) -> Result<(), GreetError> {
+        let gate = self.gates.get(&other.slot).filter(|_| self.me.server < other.server).cloned();
+        let Some(mut gate) = gate else {
+            let ready = self.greet(connection, other, dialled_by).await?;
+            self.doors.tell(Event::LinkReady(Box::new(ready)));
+            return Ok(());
+        };
+        let before = *gate.linked.borrow_and_update();
+        // Each turn is bounded by the limit of a greeting.
+        let _turn = gate.turn.lock().await;
+        let now = *gate.linked.borrow_and_update();
+        if now != before && now != Linked::No {
+            close::close(&connection, DUPLICATE, "another connection is the link");
+            return Err(GreetError::Duplicate);
+        }
+        let ready = self.greet(connection.clone(), other, dialled_by).await?;
+        self.doors.tell(Event::LinkReady(Box::new(ready)));
+        // The next one sees what became of this one.
+        tokio::select! {
+            _ = gate.linked.wait_for(|linked| *linked != now && *linked != Linked::No) => {}
+            _ = connection.closed() => {}
+        }
+        Ok(())
+    }
+
     /// Exchanges hellos on a new connection.
-    pub(crate) async fn greet(
+    async fn greet(
         &self,
         connection: Connection,
         other: Identity,
@@ -117,9 +167,8 @@ impl Greeter {
         let control = theirs.iter_mut().find(|(class, _)| *class == Class::Control);
         let Some((_, control)) = control else { return Err(GreetError::NoHello) };
         let first = control.next().await?.ok_or(GreetError::NoHello)?;
-        match Frame::decode(first.kind, &first.body) {
-            Ok(Frame::Hello(hello)) => Ok((hello, ours, theirs)),
-            _ => Err(GreetError::NoHello),
-        }
+        let hello = (first.kind == hello.kind()).then(|| Hello::decode(&first.body));
+        let Some(Ok(hello)) = hello else { return Err(GreetError::NoHello) };
+        Ok((hello, ours, theirs))
     }
 }

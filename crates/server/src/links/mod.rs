@@ -1,9 +1,10 @@
 //! The links to the other servers: one to each, whoever dialled.
 //!
-//! Both sides dial, for ever. Of two connections that the same two runs make at the same moment
-//! both keep the one dialled by the smaller [`ServerId`]; any other newcomer replaces the old link
-//! at once, since whoever dials has no link: it was restarted, or it lost the connection before
-//! this side noticed.
+//! Both sides dial, for ever. Of two connections made at the same moment the side with the smaller
+//! [`ServerId`] takes one, and says hello on the other only if that one fails (`greet`): so none is
+//! made only to be dropped. Should both be ready all the same, both sides keep the one that the
+//! smaller dialled. Any other newcomer replaces the old link at once, since whoever dials has no
+//! link (it was restarted, or it lost the connection before this side noticed) or a new certificate.
 
 mod dial;
 mod greet;
@@ -22,7 +23,7 @@ use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
 pub(crate) use dial::{Dialler, PARALLEL};
-pub(crate) use greet::{GreetError, Greeter, Ready};
+pub(crate) use greet::{Gate, GreetError, Greeter, Ready};
 
 use crate::close::{self, DUPLICATE};
 use crate::driver::inbox::Doors;
@@ -34,7 +35,7 @@ const RACE: Duration = Duration::from_secs(2);
 /// Whether a server is linked; diallers wait for it to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Linked {
-    Yes,
+    Yes(LinkId),
     No,
 }
 
@@ -94,7 +95,7 @@ impl Links {
         let queues = streams::start(id, &connection, ours, theirs, doors);
         let link =
             Link { peer: peer.clone(), dialled_by, since: Instant::now(), connection, queues };
-        self.tell(&peer.slot, Linked::Yes);
+        self.tell(&peer.slot, Linked::Yes(id));
         self.live.insert(id, link);
         Admission::Link(id, peer, old)
     }

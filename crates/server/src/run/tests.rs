@@ -262,3 +262,5 @@ async fn a_server_outside_the_configuration_is_not_linked() {
     stop(s1).await;
     stop(s2).await;
 }
+
+mod newer;
