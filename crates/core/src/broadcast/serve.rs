@@ -141,7 +141,7 @@ impl Broadcast {
             Rows::Page(..)
             | Rows::Since(_)
             | Rows::TooFar(_)
-            | Rows::Waiting(_)
+            | Rows::Waiting(..)
             | Rows::Message(_) => Vec::new(),
             Rows::Failed(why) => {
                 let what = format!("could not read log {} from {}: {why}", active.log, active.next);
