@@ -632,3 +632,6 @@ pub trait Reader: Clone + Send + 'static {
     /// The disk failed or is damaged.
     fn read(&self, query: &Query) -> Result<Rows, StoreError>;
 }
+
+#[cfg(test)]
+mod tests;
