@@ -10,6 +10,7 @@ pub mod feeds;
 mod network;
 mod person;
 mod server;
+pub mod start;
 mod strike;
 pub mod world;
 

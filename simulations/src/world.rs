@@ -272,7 +272,7 @@ impl World {
         (all, logs.values().map(|entries| entries.len() as u64).sum())
     }
 
-    fn failure(&self, what: String) -> Failure {
+    pub(crate) fn failure(&self, what: String) -> Failure {
         Failure { what, at: self.time }
     }
 
@@ -291,7 +291,7 @@ impl World {
     }
 
     /// Steps until something holds, looked at every 50 ms of the world; false if it never does.
-    fn go_until(
+    pub(crate) fn go_until(
         &mut self,
         limit: Duration,
         holds: impl Fn(&Self) -> bool,

@@ -57,6 +57,11 @@ impl Clock {
         now.wall_ms.max(self.median_ms(now).unwrap_or(0)).saturating_add(self.max_skew_ms)
     }
 
+    /// Whether a stamp is near enough to be followed: an own event can be stamped above it.
+    pub fn reaches(&self, now: Now, stamp: Hlc) -> bool {
+        stamp.ms() <= self.horizon_ms(now)
+    }
+
     /// Stamps an own event above everything this server and the writer have seen.
     pub fn stamp(&mut self, now: Now, seen: Hlc) -> Hlc {
         let mut stamp = Hlc::at_ms(now.wall_ms).max(self.last.next());

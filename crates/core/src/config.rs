@@ -171,6 +171,9 @@ pub struct Limits {
     pub session_queue_bytes: usize,
     /// Requests of a session waiting behind one that reads the disk; full: refused as busy.
     pub session_requests: usize,
+    /// Bytes of those; full: refused as busy. A request longer than its kind allows is refused as
+    /// wrong before it waits.
+    pub session_request_bytes: usize,
     /// Bytes applied but not on the disk yet; full: sends are refused as busy, pushed events are
     /// dropped and asked for later.
     pub unsaved_bytes: usize,
@@ -178,20 +181,40 @@ pub struct Limits {
     pub range_window_bytes: usize,
     /// Newest deliveries kept in memory for sessions that attach.
     pub recent_lines: usize,
-    /// A client that missed more events than this reads its rooms again.
+    /// A client that missed more events than this, or more bytes of lines than fit its queue, reads
+    /// its rooms again.
     pub since_scan: usize,
     /// Message identities kept in memory; older ones are looked up on the disk.
     pub recent_mids: usize,
     /// A server further behind than this many events attaches no clients.
     pub attach_lag: u64,
-    /// Messages a second from one session, and so many at once.
+    /// Messages a second from one session, and so many at once. Other requests count for more than
+    /// one message, by what they cost the servers; more are refused as busy, with the time to wait.
     pub session_rate: u32,
+    /// Accounts made a second for clients that come without one…
+    pub guest_rate: u32,
+    /// … and so many at once; more are refused as busy.
+    pub guest_burst: u32,
+    /// Accounts in all; beyond, clients without one are refused. Each takes some 300 bytes of memory
+    /// on every server, for ever.
+    pub accounts: usize,
+    /// Rooms in all; beyond, none is made. Each takes some 500 bytes of memory on every server, up
+    /// to 2 KiB with its topic.
+    pub rooms: usize,
+    /// Of those, founded by one account.
+    pub rooms_founded: usize,
+    /// Entries of lists (rooms, who, status) gone through a second for all clients together, and so
+    /// many at once; more are refused as busy.
+    pub list_rate: u32,
     /// Messages a second into one room on one server, and so many at once.
     pub room_rate: u32,
     /// Clients attached at once; more are refused as busy.
     pub sessions: usize,
-    /// Waiting direct messages told to a client that attaches, from each person.
+    /// Waiting direct messages told to a client that attaches, from each person; all together they
+    /// fit its queue, and of what does not it is told that there is more.
     pub waiting_lines: usize,
+    /// Places of timelines looked at for those, in all conversations together.
+    pub waiting_scan: usize,
 }
 
 impl Default for Limits {
@@ -205,6 +228,7 @@ impl Default for Limits {
             live_queue_bytes: 8 * MIB,
             session_queue_bytes: MIB,
             session_requests: 1024,
+            session_request_bytes: MIB,
             unsaved_bytes: 64 * MIB,
             range_window_bytes: MIB,
             recent_lines: 16_384,
@@ -212,9 +236,16 @@ impl Default for Limits {
             recent_mids: 262_144,
             attach_lag: 10_000,
             session_rate: 1000,
+            guest_rate: 100,
+            guest_burst: 2000,
+            accounts: 1_000_000,
+            rooms: 100_000,
+            rooms_founded: 1000,
+            list_rate: 1_000_000,
             room_rate: 10_000,
             sessions: 20_000,
             waiting_lines: 1000,
+            waiting_scan: 100_000,
         }
     }
 }

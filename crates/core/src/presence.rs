@@ -27,6 +27,8 @@ pub struct Presence {
     local: BTreeMap<Place, u32>,
     /// Places whose last session was lost: they show until then.
     lingering: BTreeMap<Place, Time>,
+    /// The same, by time.
+    linger_ends: BTreeSet<(Time, Place)>,
     /// What changed here since it was told.
     changed: BTreeSet<Place>,
     remote: BTreeMap<Slot, Remote>,
@@ -45,10 +47,16 @@ impl Presence {
     /// A session of this server is at a place.
     pub fn enter(&mut self, account: AccountId, room: Option<RoomId>) {
         let place = (account, room);
-        if self.lingering.remove(&place).is_none() && !self.local.contains_key(&place) {
+        if !self.end_lingering(place) && !self.local.contains_key(&place) {
             self.changed.insert(place);
         }
         *self.local.entry(place).or_insert(0) += 1;
+    }
+
+    /// Whether the place was lingering; it is no longer.
+    fn end_lingering(&mut self, place: Place) -> bool {
+        let until = self.lingering.remove(&place);
+        until.is_some_and(|until| self.linger_ends.remove(&(until, place)))
     }
 
     /// A session of this server is there no longer; if its connection was lost (and not ended),
@@ -63,7 +71,10 @@ impl Presence {
         self.local.remove(&place);
         match linger {
             Some(until) => {
-                self.lingering.insert(place, until);
+                if let Some(before) = self.lingering.insert(place, until) {
+                    self.linger_ends.remove(&(before, place));
+                }
+                self.linger_ends.insert((until, place));
             }
             None => {
                 self.changed.insert(place);
@@ -98,27 +109,25 @@ impl Presence {
         for place in &update.gone {
             remote.places.remove(place);
         }
+        for place in &update.here {
+            if remote.places.len() < PLACES_KEPT_MAX {
+                remote.places.insert(*place);
+            }
+        }
         for place in update.here {
             // Whoever is attached elsewhere lingers here no longer.
-            if self.lingering.remove(&place).is_some() {
+            if self.end_lingering(place) {
                 self.changed.insert(place);
-            }
-            if remote.places.len() < PLACES_KEPT_MAX {
-                remote.places.insert(place);
             }
         }
     }
 
     /// Ends what is over.
     pub fn expire(&mut self, now: Now, grace: Duration) {
-        let over: Vec<Place> = self
-            .lingering
-            .iter()
-            .filter(|(_, until)| **until <= now.time)
-            .map(|(place, _)| *place)
-            .collect();
-        for place in over {
-            self.lingering.remove(&place);
+        while let Some((until, place)) = self.linger_ends.first().copied()
+            && until <= now.time
+        {
+            self.end_lingering(place);
             self.changed.insert(place);
         }
         self.remote.retain(|_, remote| {
@@ -128,7 +137,7 @@ impl Presence {
 
     /// When [`Self::expire`] has something to do.
     pub fn next_deadline(&self, grace: Duration) -> Option<Time> {
-        let lingering = self.lingering.values().copied();
+        let lingering = self.linger_ends.first().map(|(until, _)| *until).into_iter();
         let remote = self.remote.values().filter_map(|r| r.away_since.map(|since| since + grace));
         lingering.chain(remote).min()
     }
@@ -145,6 +154,23 @@ impl Presence {
     pub fn everybody(&self) -> Vec<PresenceUpdate> {
         let here: Vec<Place> = self.local.keys().chain(self.lingering.keys()).copied().collect();
         updates(&here, &[], true)
+    }
+
+    /// How many places are known, which is what looking through all of them costs.
+    pub fn places(&self) -> usize {
+        let remote = self.remote.values().map(|remote| remote.places.len()).sum::<usize>();
+        self.local.len() + self.lingering.len() + remote
+    }
+
+    /// Panics unless this server's sessions are exactly at the places told.
+    pub fn assert_invariants(&self, sessions: impl Iterator<Item = (AccountId, Option<RoomId>)>) {
+        let mut counted: BTreeMap<Place, u32> = BTreeMap::new();
+        for place in sessions {
+            *counted.entry(place).or_insert(0) += 1;
+        }
+        assert_eq!(self.local, counted, "who is here is who has a session");
+        let ends = self.linger_ends.iter().map(|(until, place)| (*place, *until));
+        assert_eq!(ends.collect::<BTreeMap<_, _>>(), self.lingering, "who lingers has an end");
     }
 
     fn is_here(&self, place: &Place) -> bool {

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use crate::broadcast::{Broadcast, Counts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::{Body, Boot, Event};
+use crate::event::{BODY_BYTES_MAX, Body, Boot, Event};
 use crate::frame::{Class, Frame, Leaving, Ping};
 use crate::health::{Care, Health};
-use crate::id::{AccountId, LinkId, Mid, PersistToken, ReadToken, RoomId, SessionId, Slot};
+use crate::id::{AccountId, LinkId, Log, Mid, PersistToken, ReadToken, RoomId, SessionId, Slot};
 use crate::io::{Input, Output, Peer, Severity};
 use crate::presence::Presence;
 use crate::retention::Retaining;
@@ -29,7 +29,8 @@ use crate::store::{Committed, Loaded, Rows};
 use crate::time::{Hlc, Key, Now, Time};
 use crate::vector::Vector;
 
-/// How long a new run waits to hear what the others hold before it takes clients.
+/// How long a new run waits to hear what the others hold before it takes clients, and for a server
+/// whose link it lost meanwhile.
 const START_WAIT: std::time::Duration = std::time::Duration::from_millis(1000);
 
 /// A server.
@@ -59,8 +60,9 @@ pub struct Replica {
 enum Start {
     /// Waiting to hear what they hold, until then.
     Asking(Time),
-    /// Fetching this.
-    Fetching(Vector),
+    /// Fetching this. What no live link claims any more is waited for until then: its server may
+    /// have died, and whoever has the rest must not wait for it.
+    Fetching(Vector, Option<Time>),
     /// It has.
     Done,
 }
@@ -195,7 +197,8 @@ impl Replica {
     pub fn next_deadline(&self) -> Option<Time> {
         let start = match self.start {
             Start::Asking(until) => Some(until),
-            Start::Fetching(_) | Start::Done => None,
+            Start::Fetching(_, until) => until,
+            Start::Done => None,
         };
         [
             self.health.next_deadline(),
@@ -235,6 +238,7 @@ impl Replica {
         self.health.link_down(link);
         self.broadcast.link_down(now, link);
         self.presence.link_down(now, &peer.slot);
+        self.check_start(now);
     }
 
     fn on_frame(&mut self, now: Now, link: LinkId, frame: Frame) {
@@ -313,13 +317,21 @@ impl Replica {
         if let Start::Asking(until) = self.start {
             let others = self.config.servers.len() - 1;
             if self.broadcast.links_told() >= others || until <= now.time {
-                self.start = Start::Fetching(self.broadcast.claimed());
+                self.start = Start::Fetching(self.broadcast.claimed(), None);
             }
         }
-        if let Start::Fetching(target) = &self.start
-            && self.broadcast.durable().covers_all(target)
-        {
-            self.start = Start::Done;
+        if let Start::Fetching(target, lost) = &mut self.start {
+            let (durable, broadcast) = (self.broadcast.durable(), &self.broadcast);
+            let comes =
+                |(log, upto): (Log, u64)| durable.upto(log) < upto.min(broadcast.claims(log));
+            let all_here = durable.covers_all(target);
+            if !all_here && target.iter().any(comes) {
+                *lost = None;
+            } else if all_here || lost.is_some_and(|until| until <= now.time) {
+                self.start = Start::Done;
+            } else {
+                lost.get_or_insert(now.time + START_WAIT);
+            }
         }
         self.broadcast.check_mended(self.config.servers.len() - 1);
     }
@@ -444,13 +456,16 @@ impl Replica {
 
     /// Accepts an event: stamped above what its writer has seen, pushed and written at the end of
     /// the tick. The log begins with its boot.
+    ///
+    /// # Errors
+    /// Its body is longer than other servers take; nothing is appended.
     pub(crate) fn append(
         &mut self,
         now: Now,
         seen: Hlc,
         about: (RoomId, AccountId, Mid),
         body: &Body,
-    ) -> Key {
+    ) -> Result<Key, String> {
         if self.broadcast.next_seq() == 1 {
             let me = &self.config.me;
             let boot = Body::Boot(Boot {
@@ -461,7 +476,7 @@ impl Replica {
                 addr: me.addr.clone(),
             });
             let nobody = (RoomId::new(0), AccountId::new(0), Mid::new(0));
-            self.append_one(now, Hlc::default(), nobody, &boot);
+            self.append_one(now, Hlc::default(), nobody, &boot)?;
         }
         self.append_one(now, seen, about, body)
     }
@@ -472,7 +487,12 @@ impl Replica {
         seen: Hlc,
         (room, actor, mid): (RoomId, AccountId, Mid),
         body: &Body,
-    ) -> Key {
+    ) -> Result<Key, String> {
+        let bytes = body.encode();
+        if bytes.len() > BODY_BYTES_MAX {
+            let long = bytes.len();
+            return Err(format!("it takes {long} bytes in all; at most {BODY_BYTES_MAX} fit"));
+        }
         let event = Event {
             seq: self.broadcast.next_seq(),
             hlc: self.clock.stamp(now, seen),
@@ -481,10 +501,10 @@ impl Replica {
             actor,
             mid,
             kind: body.kind(),
-            body: body.encode(),
+            body: bytes,
         };
         let entry = self.broadcast.append(event);
-        entry.event.key(entry.log.origin)
+        Ok(entry.event.key(entry.log.origin))
     }
 
     /// Slots that are not linked now.
@@ -541,6 +561,7 @@ impl Replica {
     pub fn assert_invariants(&self) {
         self.broadcast.assert_invariants();
         self.sessions.assert_invariants(&self.config.limits);
+        self.presence.assert_invariants(self.sessions.places());
         assert!(self.out.is_empty(), "the driver drains the outputs");
     }
 }

@@ -177,6 +177,8 @@ impl Replica {
             return;
         }
         let nobody = (room, AccountId::new(0), Mid::new(0));
-        self.append(now, Hlc::default(), nobody, &Body::Floor(Floor { ms }));
+        if let Err(why) = self.append(now, Hlc::default(), nobody, &Body::Floor(Floor { ms })) {
+            self.log(Severity::Error, why);
+        }
     }
 }

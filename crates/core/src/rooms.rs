@@ -23,6 +23,12 @@ pub struct Rooms {
     claims: BTreeMap<String, BTreeMap<Key, AccountId>>,
     /// Each account's direct-message rooms.
     directs: BTreeMap<AccountId, BTreeSet<RoomId>>,
+    /// How many rooms each account has founded.
+    founded: BTreeMap<AccountId, usize>,
+    /// Rooms in all.
+    rooms: usize,
+    /// Accounts with a name.
+    accounts: usize,
 }
 
 /// What an event changed besides its register.
@@ -77,6 +83,12 @@ impl Rooms {
         self.index(key, before.as_ref(), &value)
     }
 
+    /// A register from nowhere.
+    #[cfg(test)]
+    pub(crate) fn write_for_tests(&mut self, key: RegisterKey, value: Register) {
+        self.write(key, value);
+    }
+
     /// Keeps the indexes beside a register whose value is `value` now.
     fn index(&mut self, key: RegisterKey, before: Option<&Register>, value: &Register) -> Applied {
         let mut applied = Applied::default();
@@ -88,13 +100,28 @@ impl Rooms {
                     Membership::Left | Membership::Kicked { .. } => members.remove(&account),
                 };
             }
+            (RegisterKey::Room(_), Register::Room { founder, .. }) => {
+                match before {
+                    Some(Register::Room { founder, .. }) => {
+                        let left = self.founded.remove(founder).unwrap_or(0).saturating_sub(1);
+                        if left > 0 {
+                            self.founded.insert(*founder, left);
+                        }
+                    }
+                    _ => self.rooms += 1,
+                }
+                *self.founded.entry(*founder).or_insert(0) += 1;
+            }
             (RegisterKey::Direct(room), Register::Direct { low, high }) => {
                 self.directs.entry(*low).or_default().insert(room);
                 self.directs.entry(*high).or_default().insert(room);
             }
             (RegisterKey::Nick(account), Register::Nick { key, nick }) => {
-                if let Some(Register::Nick { key, nick }) = before {
-                    self.unclaim(nick, *key, &mut applied.renamed);
+                match before {
+                    Some(Register::Nick { key, nick }) => {
+                        self.unclaim(nick, *key, &mut applied.renamed);
+                    }
+                    _ => self.accounts += 1,
                 }
                 let claims = self.claims.entry(fold(nick)).or_default();
                 let holder = claims.values().next().copied();
@@ -202,6 +229,31 @@ impl Rooms {
     /// A room's members.
     pub fn members(&self, room: RoomId) -> impl Iterator<Item = AccountId> + '_ {
         self.members.get(&room).into_iter().flatten().copied()
+    }
+
+    /// Public rooms in all.
+    pub const fn count(&self) -> usize {
+        self.rooms
+    }
+
+    /// Accounts that have a name.
+    pub const fn accounts(&self) -> usize {
+        self.accounts
+    }
+
+    /// How many rooms an account has founded.
+    pub fn founded(&self, account: AccountId) -> usize {
+        self.founded.get(&account).copied().unwrap_or(0)
+    }
+
+    /// Whether two accounts have a conversation.
+    pub fn has_direct(&self, room: RoomId) -> bool {
+        self.registers.contains_key(&RegisterKey::Direct(room))
+    }
+
+    /// How many rooms hold messages.
+    pub fn sums_len(&self) -> usize {
+        self.sums.len()
     }
 
     /// Every public room: id and name.
@@ -332,6 +384,28 @@ mod tests {
             assert!(suffixed.starts_with("Bob~"));
             assert_eq!(rooms.account(&suffixed), Some(b));
             assert_eq!(rooms.account("BOB"), Some(a));
+        }
+    }
+
+    #[test]
+    fn rooms_and_who_founded_them_are_counted_in_whatever_order_they_arrive() {
+        let found = |rooms: &mut Rooms, founder: u128, at: u64| {
+            let key = Key { hlc: Hlc::from_bits(at), origin: Origin::new(1), seq: at };
+            let founder = AccountId::new(founder);
+            let value = Register::Room { key, founder, name: "x".into() };
+            rooms.write(RegisterKey::Room(RoomId::public("x")), value);
+        };
+        let in_order = |order: [u64; 2]| {
+            let mut rooms = Rooms::default();
+            order.into_iter().for_each(|at| found(&mut rooms, u128::from(at), at));
+            rooms
+        };
+        assert_eq!(in_order([10, 20]), in_order([20, 10]));
+        for order in [[10, 20], [20, 10]] {
+            let rooms = in_order(order);
+            assert_eq!(rooms.count(), 1);
+            let founded = [10, 20].map(|founder| rooms.founded(AccountId::new(founder)));
+            assert_eq!(founded, [1, 0]);
         }
     }
 

@@ -191,7 +191,8 @@ pub enum Direct {
 pub struct Opened {
     /// Its name.
     pub room: String,
-    /// When it was opened, by the server's hybrid clock: a kick after that closes it.
+    /// When it was opened, as [`OpenedRoom::since`] told it. Whoever was put out of the room since is
+    /// out of it whatever stands here.
     pub since: Hlc,
 }
 
@@ -213,7 +214,7 @@ pub struct Open {
 pub enum Mode {
     /// Join: the account stays a member until it leaves or is kicked.
     Join,
-    /// A participant while the session lasts.
+    /// A participant while the session lasts. Whoever was put out of the room joins it again first.
     Watch,
 }
 
@@ -237,7 +238,7 @@ pub enum CloseMode {
     Keep,
 }
 
-/// Says something.
+/// Says something. Repeated on one connection before it is answered, only the last is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Send {
     /// Answered by [`Sent`].
@@ -391,6 +392,44 @@ wire! {
         18 => Pong(Pong),
         /// How far a verification is, or what it found.
         19 => Verified(Verified),
+    }
+}
+
+impl Item {
+    /// Which request it answers; 0 for what nobody asked for.
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::Refused(item) => item.request,
+            Self::Done(item) => item.request,
+            Self::Sent(item) => item.request,
+            Self::RoomOpened(item) => item.request,
+            Self::Page(item) => item.request,
+            Self::Rooms(item) => item.request,
+            Self::Participants(item) => item.request,
+            Self::Named(item) => item.request,
+            Self::TopicIs(item) => item.request,
+            Self::Status(item) => item.request,
+            Self::Pong(item) => item.request,
+            Self::Verified(item) => item.request,
+            Self::Welcome(_)
+            | Self::Replicated(_)
+            | Self::RoomClosed(_)
+            | Self::Event(_)
+            | Self::Token(_)
+            | Self::Gap(_)
+            | Self::Leaving(_) => RequestId(0),
+        }
+    }
+
+    /// What is said instead of an answer that is too long for a frame: whoever asked must not wait
+    /// for ever.
+    pub fn too_long(&self) -> Self {
+        Self::Refused(Refused {
+            request: self.request(),
+            code: Code::Invalid,
+            reason: "the answer is too long to be sent; ask for less".into(),
+            retry_ms: 0,
+        })
     }
 }
 
@@ -821,10 +860,10 @@ impl std::fmt::Display for LinkState {
 /// The digest of a room's timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RoomDigest {
-    /// The room's name, or its id for direct messages.
+    /// The room's name; all direct messages together are one entry, `direct messages`.
     pub room: String,
     /// Messages shown in it.
     pub messages: u64,
-    /// Over their identities, keys and contents.
+    /// Over their identities, keys and contents, in any order.
     pub digest: u64,
 }

@@ -301,8 +301,10 @@ pub enum Query {
         within: Arc<Vector>,
         /// Its rooms and direct messages.
         rooms: BTreeSet<RoomId>,
-        /// Give up beyond so many events looked at.
+        /// Give up beyond so many events looked at…
         scan_max: usize,
+        /// … or so many bytes found (by [`Event::cost`]).
+        bytes_max: usize,
     },
     /// Direct messages that an account has not seen.
     Waiting {
@@ -314,6 +316,10 @@ pub enum Query {
         within: Arc<Vector>,
         /// At most so many of each room, newest first.
         limit: usize,
+        /// Bytes of them all (by [`Event::cost`]); the rooms have equal shares.
+        bytes_max: usize,
+        /// Look at so many places of timelines in all.
+        scan_max: usize,
     },
     /// A message by its identity.
     Message(Identity),
@@ -346,8 +352,9 @@ pub enum Rows {
     Since(Vec<Line>),
     /// To [`Query::Since`], when there is too much: nothing that is missing is below this.
     TooFar(Key),
-    /// To [`Query::Waiting`], by key.
-    Waiting(Vec<Line>),
+    /// To [`Query::Waiting`], by key; and rooms of which some were left out, with a key below which
+    /// none of these is.
+    Waiting(Vec<Line>, Vec<(RoomId, Key)>),
     /// To [`Query::Message`].
     Message(Option<Line>),
     /// To [`Query::Oldest`]: the unix milliseconds of its id, if there is one.
@@ -550,18 +557,23 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
                 page(view, *room, *before, *limit, |key| within.covers(key.event()))?;
             Rows::Page(lines, more)
         }
-        Query::Since { cursor, within, rooms, scan_max } => {
-            since(view, cursor, within, rooms, *scan_max)?
+        Query::Since { cursor, within, rooms, scan_max, bytes_max } => {
+            since(view, cursor, within, rooms, (*scan_max, *bytes_max))?
         }
-        Query::Waiting { account, rooms, within, limit } => {
-            let mut waiting = Vec::new();
-            for (room, seen) in rooms {
+        Query::Waiting { account, rooms, within, limit, bytes_max, scan_max } => {
+            let mut left = Left { places: *scan_max, bytes: *bytes_max };
+            let share = |left: usize, nth: usize| left.div_ceil(rooms.len() - nth);
+            let (mut waiting, mut cut) = (Vec::new(), Vec::new());
+            for (nth, (room, seen)) in rooms.iter().enumerate() {
                 let unseen = |key: Key| within.covers(key.event()) && !seen.covers(key.event());
-                let (lines, _) = page(view, *room, Key::MAX, *limit, unseen)?;
-                waiting.extend(lines.into_iter().filter(|line| line.event.actor != *account));
+                let of = Left { places: share(left.places, nth), bytes: share(left.bytes, nth) };
+                let found = newest(view, *room, unseen, *limit, of, &mut left)?;
+                let others = found.lines.into_iter().filter(|line| line.event.actor != *account);
+                waiting.extend(others);
+                cut.extend(found.cut_above.map(|key| (*room, key)));
             }
             waiting.sort_by_key(Line::key);
-            Rows::Waiting(waiting)
+            Rows::Waiting(waiting, cut)
         }
         Query::Scrub { at, within, rooms } => {
             Rows::Scrubbed(scrub::piece(view, at, within, rooms)?)
@@ -606,8 +618,13 @@ fn page<V: View>(
         let places = view.places(room, below, limit)?;
         let end = places.len() < limit;
         for key in places {
+            if lines.len() >= limit {
+                // A place that the page has no room for: there is more, whatever comes after it.
+                lines.reverse();
+                return Ok((lines, true));
+            }
             below = key;
-            if fits(key) && lines.len() < limit {
+            if fits(key) {
                 lines.extend(line(view, key)?.filter(|line| is_kept(&line.event, floor_ms)));
             }
         }
@@ -621,25 +638,74 @@ fn page<V: View>(
     Ok((lines, more))
 }
 
+/// What a query may still look at and find.
+struct Left {
+    places: usize,
+    bytes: usize,
+}
+
+/// Lines of one room.
+struct Found {
+    lines: Vec<Line>,
+    /// Some were left out; none of these is below this.
+    cut_above: Option<Key>,
+}
+
+/// Places read in one go while waiting lines are looked for.
+const PLACES_STEP: usize = 256;
+
+/// The newest lines of a room that `fits` accepts: at most `limit` of them, and bytes up to the
+/// room's share (one line may pass it, if there is anything left of the whole). Below its share of
+/// places nothing is looked at: a first page of the room's history shows what is there.
+fn newest<V: View>(
+    view: &V,
+    room: RoomId,
+    fits: impl Fn(Key) -> bool,
+    limit: usize,
+    share: Left,
+    left: &mut Left,
+) -> Result<Found, V::Error> {
+    let mut found = Found { lines: Vec::new(), cut_above: None };
+    let mut fitting = Vec::new();
+    let mut below = Key::MAX;
+    let mut places_left = share.places;
+    while fitting.len() < limit && places_left > 0 {
+        let step = PLACES_STEP.min(places_left);
+        let places = view.places(room, below, step)?;
+        places_left -= places.len().min(places_left);
+        left.places -= places.len().min(left.places);
+        let end = places.len() < step;
+        below = places.last().copied().unwrap_or(below);
+        fitting.extend(places.into_iter().filter(|key| fits(*key)));
+        if end {
+            break;
+        }
+    }
+    fitting.truncate(limit);
+    let mut bytes = 0;
+    for key in &fitting {
+        if left.bytes == 0 || bytes >= share.bytes {
+            found.cut_above = fitting.last().copied();
+            break;
+        }
+        if let Some(line) = line(view, *key)? {
+            bytes += line.event.cost();
+            left.bytes = left.bytes.saturating_sub(line.event.cost());
+            found.lines.push(line);
+        }
+    }
+    Ok(found)
+}
+
 fn since<V: View>(
     view: &V,
     cursor: &Vector,
     within: &Vector,
     rooms: &BTreeSet<RoomId>,
-    scan_max: usize,
+    (scan_max, bytes_max): (usize, usize),
 ) -> Result<Rows, V::Error> {
     if within.ahead_of(cursor) > scan_max as u64 {
-        // Stamps rise within a log: its first missing event bounds all that are missing of it.
-        let mut least = Key::MAX;
-        for (log, upto) in within.iter() {
-            let next = cursor.upto(log) + 1;
-            if next <= upto
-                && let Some(entry) = view.events(log, next, next, 1)?.first()
-            {
-                least = least.min(entry.event.key(log.origin));
-            }
-        }
-        return Ok(Rows::TooFar(least));
+        return too_far(view, cursor, within);
     }
     let mut floors: BTreeMap<RoomId, u64> = BTreeMap::new();
     for room in rooms {
@@ -647,18 +713,40 @@ fn since<V: View>(
     }
     let kept = |event: &Event| floors.get(&event.room).is_some_and(|ms| is_kept(event, *ms));
     let mut lines = Vec::new();
+    let mut bytes = 0;
     for (log, upto) in within.iter() {
-        let mut from = cursor.upto(log) + 1;
+        // The cursor is a client's word: it may be anything.
+        let mut from = cursor.upto(log).saturating_add(1);
         while from <= upto {
             let entries = view.events(log, from, upto, SCAN_BYTES)?;
             let Some(last) = entries.last() else { break };
-            from = last.event.seq + 1;
-            let ours = entries.into_iter().filter(|entry| kept(&entry.event));
-            lines.extend(ours.map(|e| Line { origin: log.origin, event: e.event }));
+            from = last.event.seq.saturating_add(1);
+            for entry in entries.into_iter().filter(|entry| kept(&entry.event)) {
+                bytes += entry.event.cost();
+                lines.push(Line { origin: log.origin, event: entry.event });
+            }
+            if bytes > bytes_max {
+                return too_far(view, cursor, within);
+            }
         }
     }
     lines.sort_by_key(Line::key);
     Ok(Rows::Since(lines))
+}
+
+/// Below what nothing is missing.
+fn too_far<V: View>(view: &V, cursor: &Vector, within: &Vector) -> Result<Rows, V::Error> {
+    // Stamps rise within a log: its first missing event bounds all that are missing of it.
+    let mut least = Key::MAX;
+    for (log, upto) in within.iter() {
+        let next = cursor.upto(log).saturating_add(1);
+        if next <= upto
+            && let Some(entry) = view.events(log, next, next, 1)?.first()
+        {
+            least = least.min(entry.event.key(log.origin));
+        }
+    }
+    Ok(Rows::TooFar(least))
 }
 
 /// Why a store refuses.
@@ -714,3 +802,6 @@ pub trait Reader: Clone + Send + 'static {
     /// The disk failed or is damaged.
     fn read(&self, query: &Query) -> Result<Rows, StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,6 +158,12 @@ struct RawLimits {
     sessions: Option<usize>,
     session_rate: Option<u32>,
     room_rate: Option<u32>,
+    guest_rate: Option<u32>,
+    guest_burst: Option<u32>,
+    accounts: Option<usize>,
+    rooms: Option<usize>,
+    rooms_founded: Option<usize>,
+    list_rate: Option<u32>,
     disk_reserve_mib: Option<u64>,
     watchdog_seconds: Option<u32>,
 }
@@ -262,7 +268,15 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     limits.sessions = given.sessions.unwrap_or(limits.sessions);
     limits.session_rate = given.session_rate.unwrap_or(limits.session_rate);
     limits.room_rate = given.room_rate.unwrap_or(limits.room_rate);
-    if limits.sessions == 0 || limits.session_rate == 0 || limits.room_rate == 0 {
+    limits.guest_rate = given.guest_rate.unwrap_or(limits.guest_rate);
+    limits.guest_burst = given.guest_burst.unwrap_or(limits.guest_burst);
+    limits.accounts = given.accounts.unwrap_or(limits.accounts);
+    limits.rooms = given.rooms.unwrap_or(limits.rooms);
+    limits.rooms_founded = given.rooms_founded.unwrap_or(limits.rooms_founded);
+    limits.list_rate = given.list_rate.unwrap_or(limits.list_rate);
+    let rates = [limits.session_rate, limits.room_rate, limits.guest_rate, limits.list_rate];
+    let most = [limits.sessions, limits.accounts, limits.rooms, limits.rooms_founded];
+    if rates.contains(&0) || most.contains(&0) || limits.guest_burst == 0 {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
     }
     let check_seconds = raw.retention.check_seconds.unwrap_or(CHECK_SECONDS);
@@ -343,7 +357,18 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
             format!("\n[[servers]]\nname = \"{}\"\naddr = \"{}\"\n", server.name, server.addr)
         })
         .collect();
-    let Limits { sessions, session_rate, room_rate, .. } = Limits::default();
+    let Limits {
+        sessions,
+        session_rate,
+        room_rate,
+        guest_rate,
+        guest_burst,
+        accounts,
+        rooms,
+        rooms_founded,
+        list_rate,
+        ..
+    } = Limits::default();
     let watchdog = watchdog::LIMIT.as_secs();
     format!(
         r#"# A chatty server. Check a change with: chatty-server check --config FILE
@@ -375,10 +400,23 @@ token_key = "token.key"
 [limits]
 # Clients attached at once.
 # sessions = {sessions}
-# Messages a second from one client.
+# Messages a second from one client. Other requests count for more, by what they cost: a list or a
+# new name for 20 messages, joining a room for 10, making one for 20 more. What is beyond is refused
+# as busy, with the time to wait.
 # session_rate = {session_rate}
 # Messages a second into one room through this server.
 # room_rate = {room_rate}
+# Accounts made a second, on this server, for clients that come without one, and so many at once.
+# guest_rate = {guest_rate}
+# guest_burst = {guest_burst}
+# Accounts in all: each takes some 300 bytes of memory on every server, for ever. Beyond, only clients
+# that have an account come in.
+# accounts = {accounts}
+# Rooms in all (up to 2 KiB of memory each on every server), and made by one account.
+# rooms = {rooms}
+# rooms_founded = {rooms_founded}
+# Entries of lists (rooms, who, status) gone through a second for all clients together.
+# list_rate = {list_rate}
 # MiB left free on the volume of `data`: below that, writes are refused and reads go on.
 # disk_reserve_mib = {DISK_RESERVE_MIB}
 # Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
@@ -439,6 +477,12 @@ mod tests {
             "sessions = ",
             "session_rate = ",
             "room_rate = ",
+            "guest_rate = ",
+            "guest_burst = ",
+            "accounts = ",
+            "rooms = ",
+            "rooms_founded = ",
+            "list_rate = ",
             "disk_reserve_mib = ",
             "watchdog_seconds = ",
             "days = ",
@@ -473,6 +517,7 @@ mod tests {
             ("# sessions = 20000", "sessions = \"many\"", "sessions"),
             ("# room_rate = 10000", "room_rate = 0", "limits: 0 lets nobody in"),
             ("# watchdog_seconds = 30", "watchdog_seconds = 0", "0 would end the server at once"),
+            ("# accounts = 1000000", "accounts = 0", "limits: 0 lets nobody in"),
             ("# format = \"human\"", "format = \"xml\"", "`human` or `json`"),
             ("# level = \"info\"", "level = \"a=b=c\"", "log.level"),
             ("127.0.0.1:7402", "nowhere", "\"nowhere\" of s3 is not host:port"),

@@ -10,7 +10,7 @@ use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
 use chatty_core::session::ServerAddr;
-use chatty_core::store::StoreError;
+use chatty_core::store::{Store as _, StoreError};
 use chatty_net::{Accepted, Endpoint, Identity};
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio::task::JoinSet;

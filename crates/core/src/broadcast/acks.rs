@@ -209,14 +209,26 @@ impl Broadcast {
             .collect()
     }
 
+    /// Whether that log is known here, by whatever way.
+    pub fn knows(&self, log: Log) -> bool {
+        self.logs.contains_key(&log)
+    }
+
     /// How many links have said what they hold.
     pub fn links_told(&self) -> usize {
         self.links.values().filter(|link| link.told).count()
     }
 
-    /// Everything that live links claim to hold.
+    /// Everything that live links claim to hold and that can be had: a forked log is not fetched.
     pub fn claimed(&self) -> Vector {
-        self.links.values().flat_map(|link| link.has.iter().map(|(l, u)| (*l, *u))).collect()
+        let claimed = self.links.values().flat_map(|link| link.has.iter().map(|(l, u)| (*l, *u)));
+        claimed.filter(|(log, _)| self.logs.get(log).is_none_or(|state| !state.forked)).collect()
+    }
+
+    /// The furthest that live links claim of a log, if it can be had.
+    pub fn claims(&self, log: Log) -> u64 {
+        let forked = self.logs.get(&log).is_some_and(|state| state.forked);
+        if forked { 0 } else { self.most_held(log) }
     }
 
     /// What the disk being written or waiting holds back: whether everything applied is durable.

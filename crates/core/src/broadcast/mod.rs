@@ -402,7 +402,7 @@ impl Broadcast {
 
     /// Whether the events of a frame can be events `base..` of a log; the number of the last.
     fn check(&mut self, log: Log, base: u64, events: &[Arc<Event>]) -> Result<u64, String> {
-        let last = events.len() as u64 + base.saturating_sub(1);
+        let last = base.saturating_sub(1).saturating_add(events.len() as u64);
         if base == 0 || events.is_empty() || base.checked_add(events.len() as u64).is_none() {
             return Err("events without a place in their log".into());
         }

@@ -197,7 +197,7 @@ impl Broadcast {
     }
 
     /// The furthest any live link claims to hold.
-    fn most_held(&self, log: Log) -> u64 {
+    pub(super) fn most_held(&self, log: Log) -> u64 {
         self.links.values().map(|link| link.has(log)).max().unwrap_or(0)
     }
 
@@ -301,13 +301,14 @@ impl Broadcast {
                 *held = (*held).max(*upto);
             }
         }
-        most.iter().map(|(log, upto)| self.lacking(*log, *upto)).sum()
+        most.iter().fold(0, |sum, (log, upto)| sum.saturating_add(self.lacking(*log, *upto)))
     }
 
     /// Events that one link holds and this server does not.
     pub fn behind(&self, link: LinkId) -> u64 {
         let has = self.links.get(&link).map(|link| &link.has);
-        has.map_or(0, |has| has.iter().map(|(log, upto)| self.lacking(*log, *upto)).sum())
+        let lacking = has.into_iter().flatten().map(|(log, upto)| self.lacking(*log, *upto));
+        lacking.fold(0, u64::saturating_add)
     }
 
     fn lacking(&self, log: Log, upto: u64) -> u64 {

@@ -141,7 +141,7 @@ impl Broadcast {
             Rows::Page(..)
             | Rows::Since(_)
             | Rows::TooFar(_)
-            | Rows::Waiting(_)
+            | Rows::Waiting(..)
             | Rows::Message(_)
             | Rows::Oldest(_)
             | Rows::Scrubbed(_) => Vec::new(),

@@ -81,7 +81,7 @@ fn a_drain_waits_for_the_word_of_the_other_disk() {
     let mut replica = linked();
     let about = (RoomId::new(7), AccountId::new(8), Mid::new(9));
     let topic = Body::from(Topic { nick: "ann".into(), text: "tea".into() });
-    replica.append(at(2), Hlc::default(), about, &topic);
+    replica.append(at(2), Hlc::default(), about, &topic).unwrap();
     replica.handle(at(2), Input::Drain);
     assert_eq!(replica.state(), ServerState::Stopping);
 

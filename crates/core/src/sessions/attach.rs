@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::deliver::RoomLine;
+use super::rate::Bucket;
 use super::requests::Reading;
-use super::send::Bucket;
 use super::{Phase, Session, View, refusal};
 use crate::event::{Body, Nick};
 use crate::id::{AccountId, Mid, Origin, RequestId, RoomId, SessionId};
 use crate::io::{Output, Severity};
-use crate::register::Membership;
+use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
     Attach, CLIENT_MINOR, ClosedWhy, Code, Direct, Gap, Item, Opened, OpenedRoom, ROOMS_OPEN_MAX,
@@ -29,10 +29,22 @@ use crate::vector::Vector;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Attaching {
     attach: Attach,
+    whose: Whose,
     /// What must be here first: what the client saw elsewhere.
     need: Vector,
     stage: Stage,
 }
+
+/// Whether the account was made for this attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Made,
+    Known,
+}
+
+/// Logs that a cursor may name and this server has never heard of: runs of servers that began while
+/// it was away. What a cursor says of more is not taken, and the client shown the lines again.
+const UNKNOWN_LOGS_MAX: usize = 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
@@ -62,16 +74,19 @@ impl Replica {
     }
 
     /// The first request.
-    pub(super) fn attach(&mut self, now: Now, id: SessionId, attach: Attach) {
-        match self.admit(now, &attach) {
+    pub(super) fn attach(&mut self, now: Now, id: SessionId, mut attach: Attach) {
+        let whose = if attach.token.is_empty() { Whose::Made } else { Whose::Known };
+        match self.admit(now, &mut attach) {
             Ok((account, seen, need)) => {
+                attach.token = Vec::new();
                 let until = now.time + self.config.timing.attach_wait;
                 let Some(session) = self.sessions.all.get_mut(&id) else { return };
                 session.account = account;
                 session.seen = seen;
                 session.direct = attach.direct == Direct::Take;
                 let stage = Stage::Fetching(until);
-                session.phase = Phase::Attaching(Box::new(Attaching { attach, need, stage }));
+                session.phase =
+                    Phase::Attaching(Box::new(Attaching { attach, whose, need, stage }));
                 self.sessions.of.entry(account).or_default().insert(id);
                 self.sessions.blocked.insert(id);
                 self.presence.enter(account, None);
@@ -90,7 +105,7 @@ impl Replica {
         self.say(Output::CloseSession(id));
     }
 
-    fn admit(&mut self, now: Now, attach: &Attach) -> Result<(AccountId, Hlc, Vector), Item> {
+    fn admit(&mut self, now: Now, attach: &mut Attach) -> Result<(AccountId, Hlc, Vector), Item> {
         match self.state() {
             ServerState::Ready | ServerState::Fenced | ServerState::ReadOnly => {}
             ServerState::CatchingUp => {
@@ -112,8 +127,22 @@ impl Replica {
         let invalid = |why| refusal(SESSION, Code::Invalid, why);
         attach.nick.as_deref().map_or(Ok(()), check_nick).map_err(invalid)?;
         attach.rooms.iter().try_for_each(|r| check_room(&r.room)).map_err(invalid)?;
+        let last = self.clock.last();
+        for opened in &mut attach.rooms {
+            // A client repeats what it was told; more than that it cannot know.
+            opened.since = opened.since.min(last);
+        }
+        attach.cursor = self.bounded(std::mem::take(&mut attach.cursor));
         if attach.token.is_empty() {
             self.check_writable(SESSION)?;
+            if self.rooms.accounts() >= self.config.limits.accounts {
+                let why = "there are as many accounts as this cluster takes; attach with the \
+                           identity of one of them";
+                return Err(refusal(SESSION, Code::Forbidden, why));
+            }
+            let guests = &mut self.sessions.guests;
+            let too_fast = |ms| super::busy(SESSION, "too many new guests come at once", ms);
+            guests.take(now.time, 1).map_err(too_fast)?;
             let account = AccountId::at(now.wall_ms, self.rng.bits128());
             return Ok((account, Hlc::default(), attach.cursor.clone()));
         }
@@ -123,9 +152,19 @@ impl Replica {
                        choose another";
             return Err(refusal(SESSION, Code::BadToken, why));
         };
-        let mut need = token.vector;
+        let mut need = self.bounded(token.vector);
         need.join(&attach.cursor);
         Ok((token.account, token.hlc, need))
+    }
+
+    /// What a client says it has seen, without most of what nobody here has heard of.
+    fn bounded(&self, cursor: Vector) -> Vector {
+        let mut unknown = 0;
+        let mut fits = |log| {
+            unknown += usize::from(!self.broadcast.knows(log));
+            self.broadcast.knows(log) || unknown <= UNKNOWN_LOGS_MAX
+        };
+        cursor.iter().filter(|(log, _)| fits(*log)).collect()
     }
 
     /// Takes an attach as far as it goes now.
@@ -136,11 +175,7 @@ impl Replica {
             Stage::Fetching(until) => {
                 let durable = self.broadcast.durable();
                 let here = durable.covers_all(&attaching.need);
-                // With all servers linked, what none of them claims is not worth waiting for.
-                let hopeless = self.unreachable().is_empty()
-                    && self.broadcast.links_told() == self.links.len()
-                    && durable.covers_all(&self.broadcast.claimed());
-                if here || hopeless || *until <= now.time {
+                if here || *until <= now.time || self.has_all_there_is() {
                     self.name_session(now, id);
                 }
             }
@@ -153,10 +188,18 @@ impl Replica {
         }
     }
 
+    /// With all servers linked, what none of them claims is not worth waiting for.
+    fn has_all_there_is(&self) -> bool {
+        self.broadcast.links_told() == self.links.len()
+            && self.unreachable().is_empty()
+            && self.broadcast.durable().covers_all(&self.broadcast.claimed())
+    }
+
     /// Writes the name it asks for, if it is another than the account's.
     fn name_session(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         let Phase::Attaching(attaching) = &mut session.phase else { return };
+        let whose = attaching.whose;
         attaching.stage = Stage::Naming;
         let (account, seen) = (session.account, session.seen);
         let held = self.rooms.wanted_nick(account);
@@ -165,14 +208,28 @@ impl Replica {
             None if held.is_none() => Some(format!("guest-{}", self.rng.below(1_000_000))),
             None => None,
         };
-        if let Some(nick) = wanted.filter(|nick| held != Some(nick))
-            && self.check_writable(SESSION).is_ok()
-        {
+        if let Some(nick) = wanted.filter(|nick| held != Some(nick)) {
+            // An account that is known comes in by the name it has when nothing can be written.
+            if let Err(item) = self.check_writable(SESSION) {
+                match whose {
+                    Whose::Made => {
+                        self.turn_away(id, item);
+                        self.end_session(id, None);
+                    }
+                    Whose::Known => self.advance(now, id),
+                }
+                return;
+            }
+            let Ok(seen) = self.stamp_floor(now, seen, RegisterKey::Nick(account)) else {
+                return self.advance(now, id);
+            };
             let before = self.rooms.nick(account).unwrap_or_default();
             let mid = Mid::at(now.wall_ms, self.rng.bits128());
             let body = Body::Nick(Nick { nick, before });
-            let key = self.append(now, seen, (RoomId::new(0), account, mid), &body);
-            if let Some(session) = self.sessions.all.get_mut(&id) {
+            // A name is short: it always fits.
+            if let Ok(key) = self.append(now, seen, (RoomId::new(0), account, mid), &body)
+                && let Some(session) = self.sessions.all.get_mut(&id)
+            {
                 session.barrier = key.seq;
             }
         }
@@ -191,9 +248,12 @@ impl Replica {
         let mut closed = Vec::new();
         for Opened { room: name, since } in &attach.rooms {
             let room = RoomId::public(name);
-            if let Some((key, Membership::Kicked { by, reason })) =
+            if rooms.iter().any(|open: &OpenedRoom| open.id == room) {
+                continue; // another spelling of a room that is named already
+            }
+            // Whoever was put out joins again first: no time that a client tells changes that.
+            if let Some((_, Membership::Kicked { by, reason })) =
                 self.rooms.membership(room, account)
-                && key.hlc > *since
             {
                 let why = ClosedWhy::Kicked { by: by.clone(), reason: reason.clone() };
                 closed.push(RoomClosed { room, name: name.clone(), why });
@@ -203,8 +263,7 @@ impl Replica {
         }
         for room in &rooms {
             let view = View { name: room.name.clone(), since: room.since, newest: Key::MIN };
-            self.sessions.open(id, room.id, view);
-            self.presence.enter(account, Some(room.id));
+            self.enter_room(id, room.id, view);
         }
         let nick = self.name_of(account);
         let stale: Vec<(Origin, u64)> = need
@@ -221,7 +280,7 @@ impl Replica {
             account,
             nick: nick.clone(),
             clock_ms: self.clock.told_ms(now),
-            token: self.seal(account),
+            token: self.seal(account, self.not_everywhere()),
             closed,
             rooms,
             stale,
@@ -229,7 +288,7 @@ impl Replica {
         if let Some(session) = self.sessions.all.get_mut(&id) {
             session.nick = nick;
             // The token's vector is told with the first lines.
-            session.told = Vector::new();
+            session.told = Arc::default();
         }
         self.deliver_answer(vec![id], Item::Welcome(welcome));
         self.read_missed(now, id, account, &attach, place);
@@ -256,8 +315,16 @@ impl Replica {
                 self.go_live(now, id, &attach.cursor, place);
                 return;
             }
-            let limit = self.config.limits.waiting_lines;
-            self.read(id, Reading::Missed, Query::Waiting { account, rooms, within, limit });
+            let limits = &self.config.limits;
+            let query = Query::Waiting {
+                account,
+                rooms,
+                within,
+                limit: limits.waiting_lines,
+                bytes_max: limits.session_queue_bytes,
+                scan_max: limits.waiting_scan,
+            };
+            self.read(id, Reading::Missed, query);
             return;
         }
         if let Some(from) = self.sessions.recent.since(&attach.cursor) {
@@ -269,8 +336,10 @@ impl Replica {
 
     fn read_since(&mut self, id: SessionId, cursor: Vector, within: Arc<Vector>) {
         let rooms = self.shown_rooms(id);
-        let scan_max = self.config.limits.since_scan;
-        self.read(id, Reading::Missed, Query::Since { cursor, within, rooms, scan_max });
+        let limits = &self.config.limits;
+        let (scan_max, bytes_max) = (limits.since_scan, limits.session_queue_bytes);
+        let query = Query::Since { cursor, within, rooms, scan_max, bytes_max };
+        self.read(id, Reading::Missed, query);
     }
 
     /// The rooms a session is shown, direct messages included.
@@ -290,9 +359,11 @@ impl Replica {
         let Stage::Reading(place, _) = attaching.stage else { return };
         let cursor = attaching.attach.cursor.clone();
         match rows {
-            Rows::Since(lines) | Rows::Waiting(lines) => {
-                for line in lines {
-                    self.show_to(now, id, &RoomLine::of(line));
+            Rows::Since(lines) => self.show_all(now, id, lines),
+            Rows::Waiting(lines, cut) => {
+                self.show_all(now, id, lines);
+                for (room, since) in cut {
+                    self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
                 }
             }
             Rows::TooFar(since) => self.tell_gaps(id, since),
@@ -307,6 +378,22 @@ impl Replica {
             | Rows::Scrubbed(_) => {}
         }
         self.go_live(now, id, &cursor, place);
+    }
+
+    fn show_all(&mut self, now: Now, id: SessionId, lines: Vec<crate::session::Line>) {
+        for line in lines {
+            self.show_to(now, id, &RoomLine::of(line));
+        }
+    }
+
+    /// Opens a room in a session, where its account is seen from then on.
+    pub(super) fn enter_room(&mut self, id: SessionId, room: RoomId, view: View) {
+        let Some(account) = self.sessions.all.get(&id).map(|session| session.account) else {
+            return;
+        };
+        if self.sessions.open(id, room, view) {
+            self.presence.enter(account, Some(room));
+        }
     }
 
     fn tell_gaps(&mut self, id: SessionId, since: Key) {
@@ -335,8 +422,11 @@ impl Replica {
             && matches!(session.phase, Phase::Attaching(_))
         {
             session.phase = Phase::Live;
+            let period = self.config.timing.token_period;
+            self.sessions.token_later(id, now.time, period);
         }
-        self.give_token(id);
+        let unsafe_yet = self.not_everywhere();
+        self.give_token(id, &unsafe_yet);
         self.pump(now, id);
     }
 
@@ -359,16 +449,18 @@ impl Replica {
         let known = self.sessions.of.get_mut(&account).is_some_and(|ids| ids.remove(&id));
         if known {
             self.presence.leave(account, None, linger);
-            self.sessions.of.retain(|_, ids| !ids.is_empty());
+            if self.sessions.of.get(&account).is_some_and(BTreeSet::is_empty) {
+                self.sessions.of.remove(&account);
+            }
         }
         self.sessions.blocked.remove(&id);
-        self.sessions.reads.retain(|_, of| *of != id);
-        self.sessions.forget_waits(id);
+        let reading = self.sessions.all.get(&id).and_then(|s| s.reading.as_ref());
+        if let Some(token) = reading.map(|(token, _)| *token) {
+            self.sessions.reads.remove(&token);
+        }
+        self.sessions.acks.forget(id);
         if let Some(session) = self.sessions.all.get_mut(&id) {
-            session.phase = Phase::Closing;
-            session.reading = None;
-            session.inbox.clear();
-            session.answers.clear();
+            session.forget_all();
         }
     }
 
@@ -381,25 +473,31 @@ impl Replica {
         }
     }
 
-    fn seal(&self, account: AccountId) -> Vec<u8> {
+    /// What this server holds and not every server is known to hold.
+    fn not_everywhere(&self) -> Vector {
+        let servers = self.config.servers.iter();
+        let slots: Vec<_> = servers.map(|server| server.name.clone()).collect();
+        self.broadcast.not_everywhere(&slots)
+    }
+
+    fn seal(&self, account: AccountId, vector: Vector) -> Vec<u8> {
         let config = &self.config;
-        let slots: Vec<_> = config.servers.iter().map(|server| server.name.clone()).collect();
-        let vector = self.broadcast.not_everywhere(&slots);
         Token { cluster: config.me.cluster, account, vector, hlc: self.clock.last() }
             .seal(&config.token_key)
     }
 
     /// A newer token, if it covers more than the last.
-    pub(super) fn give_token(&mut self, id: SessionId) {
+    fn give_token(&mut self, id: SessionId, not_everywhere: &Vector) {
         let durable = self.broadcast.durable();
         let Some(session) = self.sessions.all.get(&id) else { return };
-        if !session.is_live() || !session.gapped.is_empty() || session.told == **durable {
+        let same = Arc::ptr_eq(&session.told, durable) || session.told == *durable;
+        if !session.is_live() || !session.gapped.is_empty() || same {
             return;
         }
         let vector: Vector =
             durable.iter().filter(|(log, upto)| session.told.upto(*log) != *upto).collect();
-        let told = (**durable).clone();
-        let token = self.seal(session.account);
+        let told = durable.clone();
+        let token = self.seal(session.account, not_everywhere.clone());
         if let Some(session) = self.sessions.all.get_mut(&id) {
             session.told = told;
         }
@@ -411,13 +509,25 @@ impl Replica {
         for id in blocked {
             self.advance(now, id);
         }
-        if self.sessions.token_at <= now.time {
-            self.sessions.token_at = now.time + self.config.timing.token_period;
-            let all: Vec<SessionId> = self.sessions.ids().collect();
-            for id in all {
-                self.give_token(id);
-            }
-        }
+        self.give_tokens(now);
         self.check_acks(now);
+    }
+
+    /// Tokens to those whose time has come.
+    fn give_tokens(&mut self, now: Now) {
+        let mut not_everywhere = None;
+        while let Some((at, id)) = self.sessions.tokens.first().copied()
+            && at <= now.time
+        {
+            self.sessions.tokens.pop_first();
+            if !self.sessions.all.get(&id).is_some_and(|session| session.is_live()) {
+                continue; // gone since
+            }
+            let period = self.config.timing.token_period;
+            self.sessions.token_later(id, now.time, period);
+            let vector = not_everywhere.take().unwrap_or_else(|| self.not_everywhere());
+            self.give_token(id, &vector);
+            not_everywhere = Some(vector);
+        }
     }
 }

@@ -6,12 +6,15 @@
 
 use std::sync::Arc;
 
+use super::lists::Piece;
 use super::recent::Audience;
 use super::send::known_of;
-use super::{Answer, Phase, View};
+use super::{Answer, Phase, Session, View};
+use crate::config::Limits;
 use crate::event::Body;
 use crate::id::{AccountId, Log, RequestId, RoomId, SessionId};
 use crate::io::{Output, Severity};
+use crate::register::Membership;
 use crate::replica::Replica;
 use crate::session::{ClosedWhy, Code, Gap, Item, Line, Named, RoomClosed, Shown};
 use crate::store::{Entry, Outcome, is_kept};
@@ -99,10 +102,18 @@ impl Replica {
         match event.body() {
             Some(Body::Kick(kick)) => {
                 let why = ClosedWhy::Kicked { by: kick.nick, reason: kick.reason };
-                self.close_rooms(event.room, kick.account, event.hlc, &why);
+                // What counts is whether he is out now: a kick that arrives late must not close what
+                // he joined after it, nor is one evaded by what a client says of when it opened.
+                let out = matches!(
+                    self.rooms.membership(event.room, kick.account),
+                    Some((_, Membership::Kicked { .. }))
+                );
+                if out {
+                    self.close_rooms(event.room, kick.account, None, &why);
+                }
             }
             Some(Body::Leave(_)) => {
-                self.close_rooms(event.room, event.actor, event.hlc, &ClosedWhy::Left);
+                self.close_rooms(event.room, event.actor, Some(event.hlc), &ClosedWhy::Left);
             }
             Some(Body::Floor(_)) => self.on_floor(now),
             Some(Body::RoomCreate(_)) => {
@@ -133,13 +144,20 @@ impl Replica {
         }
     }
 
-    /// Closes a room in the sessions of an account that opened it before `before`.
-    fn close_rooms(&mut self, room: RoomId, account: AccountId, before: Hlc, why: &ClosedWhy) {
+    /// Closes a room in the sessions of an account: all, or those that opened it before `before`.
+    fn close_rooms(
+        &mut self,
+        room: RoomId,
+        account: AccountId,
+        before: Option<Hlc>,
+        why: &ClosedWhy,
+    ) {
         let of = self.sessions.of.get(&account);
         let ids: Vec<SessionId> = of.into_iter().flatten().copied().collect();
         for id in ids {
             let view = self.sessions.all.get(&id).and_then(|s| s.rooms.get(&room));
-            if view.is_none_or(|view| view.since >= before) {
+            let stays = |view: &View| before.is_some_and(|before| view.since >= before);
+            if view.is_none_or(stays) {
                 continue;
             }
             let Some(View { name, .. }) = self.sessions.close(id, room) else { continue };
@@ -267,8 +285,37 @@ impl Replica {
             self.give(id, answer);
             return;
         }
+        session.held_bytes += answer_cost(&answer);
         session.answers.push_back((session.barrier, answer));
         self.sessions.blocked.insert(id);
+        self.check_held(id);
+    }
+
+    /// A session that makes more answers than it takes is cut off.
+    fn check_held(&mut self, id: SessionId) {
+        let limit = answers_max(&self.config.limits);
+        if self.sessions.all.get(&id).is_some_and(|s| s.queued + s.held_bytes > limit) {
+            self.cut_off(id);
+        }
+    }
+
+    fn cut_off(&mut self, id: SessionId) {
+        self.log(Severity::Warn, format!("cut off session {}: it does not read", id.0));
+        self.end_session(id, None);
+        self.say(Output::CloseSession(id));
+    }
+
+    /// Delivers what proves that the client has all that came before it in a log. While lines are
+    /// being dropped that would be wrong: it waits until the client was told of the gap.
+    pub(super) fn deliver_proof(&mut self, id: SessionId, item: Item) {
+        let Some(session) = self.sessions.all.get_mut(&id) else { return };
+        if session.gapped.is_empty() {
+            self.deliver_answer(vec![id], item);
+            return;
+        }
+        session.held_bytes += cost_of(&item);
+        session.proofs.push_back(item);
+        self.check_held(id);
     }
 
     fn give(&mut self, id: SessionId, answer: Answer) {
@@ -296,6 +343,7 @@ impl Replica {
                 && session.answers.front().is_some_and(|(barrier, _)| *barrier <= durable)
                 && let Some((_, answer)) = session.answers.pop_front()
             {
+                session.held_bytes -= answer_cost(&answer);
                 self.give(id, answer);
             }
             self.pump(now, id);
@@ -305,7 +353,7 @@ impl Replica {
     /// Delivers an item that must not be lost. A session that asks and does not read is cut off.
     pub(crate) fn deliver_answer(&mut self, mut ids: Vec<SessionId>, item: Item) {
         let cost = cost_of(&item);
-        let limit = self.config.limits.session_queue_bytes * ANSWERS_FACTOR;
+        let limit = answers_max(&self.config.limits);
         let mut over = Vec::new();
         ids.retain(|id| {
             let Some(session) = self.sessions.all.get_mut(id) else { return false };
@@ -313,18 +361,17 @@ impl Replica {
                 return false;
             }
             session.queued += cost;
-            if session.queued > limit {
+            let fits = session.queued + session.held_bytes <= limit;
+            if !fits {
                 over.push(*id);
             }
-            session.queued <= limit
+            fits
         });
         if !ids.is_empty() {
             self.say(Output::Deliver { sessions: ids, item: Arc::new(item), cost });
         }
         for id in over {
-            self.log(Severity::Warn, format!("cut off session {}: it does not read", id.0));
-            self.end_session(id, None);
-            self.say(Output::CloseSession(id));
+            self.cut_off(id);
         }
     }
 
@@ -339,6 +386,12 @@ impl Replica {
         let rooms = std::mem::take(&mut session.gapped);
         for (room, since) in rooms {
             self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
+        }
+        while let Some(session) = self.sessions.all.get_mut(&id)
+            && let Some(proof) = session.proofs.pop_front()
+        {
+            session.held_bytes -= cost_of(&proof);
+            self.deliver_answer(vec![id], proof);
         }
     }
 
@@ -362,19 +415,44 @@ fn place(view: &mut View, key: Key, horizon_ms: u64) -> bool {
     late
 }
 
+/// Bytes of answers of one session, queued or held back, at most.
+pub(super) const fn answers_max(limits: &Limits) -> usize {
+    limits.session_queue_bytes.saturating_mul(ANSWERS_FACTOR)
+}
+
+/// Bytes of what a session's answers held back count for.
+pub(super) fn held_bytes(session: &Session) -> usize {
+    let answers = session.answers.iter().map(|(_, answer)| answer_cost(answer));
+    answers.chain(session.proofs.iter().map(cost_of)).sum()
+}
+
+fn answer_cost(answer: &Answer) -> usize {
+    match answer {
+        Answer::Item(item) => cost_of(item),
+        Answer::Named(_) => SMALL,
+    }
+}
+
+/// Bytes an item counts for besides what it lists.
+const SMALL: usize = 128;
+/// Bytes of an entry of a vector on the wire, at most but for numbers beyond 2^49.
+const VECTOR_ENTRY_BYTES: usize = 24;
+
 /// Bytes an item counts for in a session's queue.
 fn cost_of(item: &Item) -> usize {
-    const SMALL: usize = 128;
     let lines = |lines: &[Line]| lines.iter().map(|line| line.event.cost()).sum::<usize>();
     SMALL
         + match item {
             Item::Event(shown) => shown.line.event.cost(),
             Item::Page(page) => lines(&page.lines),
             Item::RoomOpened(opened) => lines(&opened.lines),
-            Item::Rooms(list) => list.rooms.len() * SMALL,
-            Item::Participants(list) => list.people.len() * SMALL,
-            Item::Status(status) => status.rooms.len() * SMALL,
-            Item::Token(token) => token.token.len() + token.vector.len() * 24,
+            Item::Rooms(list) => list.rooms.iter().map(Piece::bytes).sum(),
+            Item::Participants(list) => list.people.iter().map(Piece::bytes).sum(),
+            Item::Status(status) => {
+                let rooms: usize = status.rooms.iter().map(Piece::bytes).sum();
+                rooms + status.vector.len() * VECTOR_ENTRY_BYTES
+            }
+            Item::Token(token) => token.token.len() + token.vector.len() * VECTOR_ENTRY_BYTES,
             Item::Replicated(replicated) => replicated.mids.len() * 18,
             Item::Welcome(_)
             | Item::Refused(_)

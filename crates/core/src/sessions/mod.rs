@@ -8,17 +8,29 @@
 //! - `requests.rs`: everything asked but messages
 //! - `send.rs`: messages: dedup, limits, acknowledgement
 //! - `deliver.rs`: showing events, queues and gaps
+//! - `lists.rs`: rooms, who, status: long answers in pieces
+//! - `rate.rs`: how much may be asked
+//! - `size.rs`: how long a request may be
+//! - `waits.rs`: who waits for a message to be safe
 //! - `verify.rs`: reading everything again
 //! - `recent.rs`: the newest lines and message identities, in memory
 
 mod attach;
 mod deliver;
+mod lists;
+mod rate;
 mod recent;
 mod requests;
 mod send;
+mod size;
+#[cfg(test)]
+mod tests;
 mod verify;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{Config, Limits};
 use crate::id::{AccountId, ReadToken, RequestId, RoomId, SessionId};
@@ -28,10 +40,11 @@ use crate::time::{Hlc, Key, Now, Time};
 use crate::vector::Vector;
 
 use attach::Attaching;
+use rate::Bucket;
 use recent::{Recent, RecentMids};
 use requests::Reading;
-use send::{Acks, Bucket};
 use verify::Verifying;
+use waits::Waits;
 
 /// Rooms with a rate of their own, at most; beyond, the idle ones are forgotten.
 const ROOM_RATES_MAX: usize = 4096;
@@ -45,10 +58,17 @@ pub(crate) struct Session {
     direct: bool,
     rooms: BTreeMap<RoomId, View>,
     /// Requests behind one that reads the disk or waits for it.
-    inbox: VecDeque<Request>,
+    inbox: VecDeque<Queued>,
+    /// Their bytes in memory.
+    inbox_bytes: usize,
     reading: Option<(ReadToken, Reading)>,
     /// Answers that wait for an own event to be durable, with its number.
     answers: VecDeque<(u64, Answer)>,
+    /// What proves to the client that it has all that came before: it waits while lines are being
+    /// dropped, until the client knows of that.
+    proofs: VecDeque<Item>,
+    /// Bytes of `answers` and `proofs`.
+    held_bytes: usize,
     /// The number of the newest own event this session caused.
     barrier: u64,
     /// Above what its events are stamped: what it has seen elsewhere.
@@ -61,7 +81,7 @@ pub(crate) struct Session {
     /// The name it was told to go by.
     nick: String,
     /// What its newest token covers.
-    told: Vector,
+    told: Arc<Vector>,
 }
 
 /// How far a session is.
@@ -87,6 +107,15 @@ pub(crate) struct View {
     newest: Key,
 }
 
+/// A request that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Queued {
+    request: Request,
+    bytes: usize,
+    /// What it still has to take out of the session's bucket.
+    cost: u64,
+}
+
 /// An answer that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Answer {
@@ -109,12 +138,16 @@ pub(crate) struct Sessions {
     last_read: u64,
     recent: Recent,
     mids: RecentMids,
-    acks: Acks,
+    acks: Waits,
     /// Rooms whose creation is not durable yet.
     creating: BTreeSet<RoomId>,
     room_rates: BTreeMap<RoomId, Bucket>,
-    /// When sessions get newer tokens.
-    token_at: Time,
+    /// When each live session gets a newer token.
+    tokens: BTreeSet<(Time, SessionId)>,
+    /// Accounts that may still be made.
+    guests: Bucket,
+    /// Entries of lists that may still be gone through.
+    lists: Bucket,
 }
 
 impl Sessions {
@@ -135,10 +168,12 @@ impl Sessions {
             last_read: 1,
             recent: Recent::new(config.limits.recent_lines, durable),
             mids: RecentMids::new(config.limits.recent_mids, mids_floor),
-            acks: Acks::default(),
+            acks: Waits::default(),
             creating: BTreeSet::new(),
             room_rates: BTreeMap::new(),
-            token_at: now.time + config.timing.token_period,
+            tokens: BTreeSet::new(),
+            guests: Bucket::with_burst(config.limits.guest_rate, config.limits.guest_burst),
+            lists: Bucket::new(config.limits.list_rate),
         }
     }
 
@@ -160,7 +195,7 @@ impl Sessions {
             Phase::Attaching(attaching) => attaching.deadline(),
             _ => None,
         });
-        let token = (!self.all.is_empty()).then_some(self.token_at);
+        let token = self.tokens.first().map(|(at, _)| *at);
         attaching.chain(self.acks.next_deadline()).chain(token).min()
     }
 
@@ -177,11 +212,31 @@ impl Sessions {
         token
     }
 
-    fn open(&mut self, id: SessionId, room: RoomId, view: View) {
-        if let Some(session) = self.all.get_mut(&id) {
-            session.rooms.insert(room, view);
-            self.in_room.entry(room).or_default().insert(id);
-        }
+    /// Opens a room in a session, or replaces the view of it; tells whether it was not open.
+    fn open(&mut self, id: SessionId, room: RoomId, view: View) -> bool {
+        let Some(session) = self.all.get_mut(&id) else { return false };
+        self.in_room.entry(room).or_default().insert(id);
+        session.rooms.insert(room, view).is_none()
+    }
+
+    /// Where sessions are: their accounts, and the rooms they have open.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (AccountId, Option<RoomId>)> + '_ {
+        let attached =
+            self.of.iter().flat_map(|(account, ids)| ids.iter().map(|_| (*account, None)));
+        let open = self
+            .all
+            .values()
+            .flat_map(|session| session.rooms.keys().map(|room| (session.account, Some(*room))));
+        attached.chain(open)
+    }
+
+    /// The next token of a session is due after so long. The moments are a twentieth of a period
+    /// apart, so that 20,000 sessions are a little work now and then, and neither much at once nor a
+    /// turn of the loop each.
+    fn token_later(&mut self, id: SessionId, now: Time, period: Duration) {
+        let step = u64::try_from(period.as_micros() / 20).unwrap_or(u64::MAX).max(1);
+        let at = (now + period).as_micros().div_ceil(step).saturating_mul(step);
+        self.tokens.insert((Time::from_micros(at), id));
     }
 
     fn close(&mut self, id: SessionId, room: RoomId) -> Option<View> {
@@ -198,6 +253,18 @@ impl Sessions {
     pub(crate) fn assert_invariants(&self, limits: &Limits) {
         for (id, session) in &self.all {
             assert!(session.inbox.len() <= limits.session_requests, "inbox over its bound");
+            let bytes: usize = session.inbox.iter().map(|queued| queued.bytes).sum();
+            assert_eq!(bytes, session.inbox_bytes, "the inbox's bytes are counted");
+            assert!(bytes <= limits.session_request_bytes, "inbox over its bytes");
+            assert_eq!(
+                session.held_bytes,
+                deliver::held_bytes(session),
+                "held answers are counted"
+            );
+            assert!(
+                session.held_bytes <= deliver::answers_max(limits),
+                "held answers over their bound"
+            );
             for room in session.rooms.keys() {
                 let there = self.in_room.get(room).is_some_and(|ids| ids.contains(id));
                 assert!(there, "a room knows who has it open");
@@ -206,29 +273,58 @@ impl Sessions {
                 assert_eq!(self.reads.get(token), Some(id), "a read knows its session");
             }
         }
+        self.acks.assert_invariants();
         self.recent.assert_invariants();
         self.mids.assert_invariants();
     }
 }
 
 impl Session {
-    const fn new(rate: Bucket) -> Self {
+    fn new(rate: Bucket) -> Self {
         Self {
             phase: Phase::New,
             account: AccountId::new(0),
             direct: false,
             rooms: BTreeMap::new(),
             inbox: VecDeque::new(),
+            inbox_bytes: 0,
             reading: None,
             answers: VecDeque::new(),
+            proofs: VecDeque::new(),
+            held_bytes: 0,
             barrier: 0,
             seen: Hlc::from_bits(0),
             queued: 0,
             gapped: BTreeMap::new(),
             rate,
             nick: String::new(),
-            told: Vector::new(),
+            told: Arc::default(),
         }
+    }
+
+    /// Puts a request before all others that wait; it has paid.
+    fn go_on_with(&mut self, request: Request) {
+        let bytes = size::bytes(&request);
+        self.inbox_bytes += bytes;
+        self.inbox.push_front(Queued { request, bytes, cost: 0 });
+    }
+
+    /// The next request.
+    fn take_request(&mut self) -> Option<Queued> {
+        let queued = self.inbox.pop_front()?;
+        self.inbox_bytes -= queued.bytes;
+        Some(queued)
+    }
+
+    /// Nothing waits for it any more.
+    fn forget_all(&mut self) {
+        self.phase = Phase::Closing;
+        self.reading = None;
+        self.inbox.clear();
+        self.inbox_bytes = 0;
+        self.answers.clear();
+        self.proofs.clear();
+        self.held_bytes = 0;
     }
 
     /// Whether it is shown what happens as it happens.

@@ -6,25 +6,23 @@
 use std::collections::BTreeSet;
 
 use super::deliver::RoomLine;
-use super::{Answer, Phase, View, busy, refusal};
+use super::{Answer, Phase, Queued, View, busy, rate, refusal, size};
 use crate::event::{Body, Join, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
 use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
-    self, Close, CloseMode, Code, History, Item, Line, LinkState, LinkStatus, MARKS_MAX, Mode,
-    Open, PAGE_LINES_MAX, Page, Participant, Participants, Plain, Pong, ROOMS_OPEN_MAX, Request,
-    RoomDigest, RoomInfo, RoomList, RoomOpened, Status, TOPIC_BYTES_MAX, Target, TopicIs,
-    check_nick, check_room,
+    self, Close, CloseMode, Code, History, Item, Line, MARKS_MAX, Mode, Open, PAGE_LINES_MAX, Page,
+    Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, TOPIC_BYTES_MAX, Target, TopicIs, check_nick,
+    check_room,
 };
 use crate::store::{Query, Rows};
-use crate::time::{Key, Now};
+use crate::time::{Hlc, Key, Now};
+use crate::vector::Vector;
 
 /// Bytes of lines in one page, at most: the older ones are asked for again.
 const PAGE_BYTES_MAX: usize = 512 * 1024;
-/// Entries of one item of a list, at most; longer lists continue in further items.
-const LIST_MAX: usize = 2000;
 
 /// Why a session reads the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,15 +40,17 @@ pub(super) enum Reading {
 impl Replica {
     /// A client asks.
     pub(crate) fn on_request(&mut self, now: Now, id: SessionId, request: Request) {
-        let max = self.config.limits.session_requests;
+        let limits = &self.config.limits;
+        let (max, bytes_max) = (limits.session_requests, limits.session_request_bytes);
         let Some(session) = self.sessions.all.get_mut(&id) else { return };
         match (&session.phase, request) {
             (Phase::Closing, _) => {}
             (Phase::New, Request::Attach(attach)) => self.attach(now, id, attach),
             // What a server sees can be asked without an account.
-            (Phase::New, Request::Status(Plain { request })) => self.status(now, id, request),
-            (Phase::New, Request::Ping(Plain { request })) => self.pong(now, id, request),
-            (Phase::New, Request::Verify(Plain { request })) => self.verify(now, id, request),
+            (Phase::New, asked @ (Request::Status(_) | Request::Ping(_) | Request::Verify(_))) => {
+                let cost = rate::cost(&asked);
+                self.carry_out(now, id, asked, cost);
+            }
             (Phase::New, _) => self.protocol_error(id, "the first request is no attach"),
             (_, Request::Attach(_)) => self.protocol_error(id, "a second attach"),
             (_, Request::Detach(_)) => {
@@ -58,12 +58,19 @@ impl Replica {
                 self.say(Output::CloseSession(id));
             }
             (_, request) => {
-                if session.inbox.len() >= max {
+                if let Some(why) = size::too_long(&request) {
+                    let item = refusal(request_id(&request), Code::Invalid, why);
+                    self.deliver_answer(vec![id], item);
+                    return;
+                }
+                let (bytes, cost) = (size::bytes(&request), rate::cost(&request));
+                if session.inbox.len() >= max || session.inbox_bytes + bytes > bytes_max {
                     let item = busy(request_id(&request), "too many requests wait", 200);
                     self.deliver_answer(vec![id], item);
                     return;
                 }
-                session.inbox.push_back(request);
+                session.inbox_bytes += bytes;
+                session.inbox.push_back(Queued { request, bytes, cost });
                 self.pump(now, id);
             }
         }
@@ -77,7 +84,10 @@ impl Replica {
             let own_writes_durable = session.barrier <= durable;
             let ready = session.is_live()
                 && session.reading.is_none()
-                && session.inbox.front().is_some_and(|r| is_pipelined(r) || own_writes_durable);
+                && session
+                    .inbox
+                    .front()
+                    .is_some_and(|queued| is_pipelined(&queued.request) || own_writes_durable);
             if !ready {
                 let waits = !session.inbox.is_empty()
                     || !session.answers.is_empty()
@@ -89,13 +99,31 @@ impl Replica {
                 }
                 return;
             }
-            let Some(request) = session.inbox.pop_front() else { return };
-            self.carry_out(now, id, request);
+            let Some(Queued { request, cost, .. }) = session.take_request() else { return };
+            self.carry_out(now, id, request, cost);
         }
     }
 
-    fn carry_out(&mut self, now: Now, id: SessionId, request: Request) {
+    /// Takes what a session does out of its bucket.
+    pub(super) fn pay(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        request: RequestId,
+        cost: u64,
+    ) -> Result<(), Item> {
+        let Some(session) = self.sessions.all.get_mut(&id) else { return Ok(()) };
+        session.rate.take(now.time, cost).map_err(|ms| busy(request, "you ask too fast", ms))
+    }
+
+    fn carry_out(&mut self, now: Now, id: SessionId, request: Request, cost: u64) {
         let asked = request_id(&request);
+        if cost > 0
+            && let Err(item) = self.pay(now, id, asked, cost)
+        {
+            self.answer(id, item);
+            return;
+        }
         let result = match request {
             Request::Send(send) => {
                 self.send_request(now, id, send);
@@ -105,18 +133,12 @@ impl Replica {
                 self.pong(now, id, request);
                 Ok(())
             }
-            Request::Status(Plain { request }) => {
-                self.status(now, id, request);
-                Ok(())
-            }
             Request::Verify(Plain { request }) => {
                 self.verify(now, id, request);
                 Ok(())
             }
-            Request::Rooms(Plain { request }) => {
-                self.list_rooms(id, request);
-                Ok(())
-            }
+            Request::Status(Plain { request }) => self.status(now, id, request),
+            Request::Rooms(Plain { request }) => self.list_rooms(now, id, request),
             Request::Open(open) => self.open_room(now, id, open),
             Request::Close(close) => self.close_room(now, id, &close),
             Request::Nick(nick) => self.change_nick(now, id, nick),
@@ -125,7 +147,7 @@ impl Replica {
             Request::Role(role) => self.set_role(now, id, role),
             Request::Keep(keep) => self.set_retention(now, id, keep),
             Request::History(history) => self.history(id, &history),
-            Request::Who(who) => self.who(id, &who),
+            Request::Who(who) => self.who(now, id, &who),
             Request::Mark(mark) => self.mark(now, id, &mark),
             // Never queued: see `on_request`.
             Request::Attach(_) | Request::Detach(_) => Ok(()),
@@ -139,7 +161,7 @@ impl Replica {
         self.sessions.all.get(&id).map_or(AccountId::new(0), |session| session.account)
     }
 
-    fn room_of(name: &str) -> Result<RoomId, (Code, String)> {
+    pub(super) fn room_of(name: &str) -> Result<RoomId, (Code, String)> {
         check_room(name).map_err(|why| (Code::Invalid, why))?;
         Ok(RoomId::public(name))
     }
@@ -178,17 +200,33 @@ impl Replica {
         }
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let (account, seen) = (session.account, session.seen);
-        let horizon = self.clock.reading_ms(now).saturating_add(self.config.timing.max_skew_ms);
-        if self.rooms.winner(&register).is_some_and(|winner| winner.hlc.ms() > horizon) {
-            let why = "what is there was written by a clock far ahead; try again later";
-            return Err((Code::ClockSkew, why.into()));
-        }
+        let seen = self.stamp_floor(now, seen, register)?;
         let mid = Mid::at(now.wall_ms, self.rng.bits128());
-        let key = self.append(now, seen, (room, account, mid), body);
+        let key = self
+            .append(now, seen, (room, account, mid), body)
+            .map_err(|why| (Code::Invalid, why))?;
         if let Some(session) = self.sessions.all.get_mut(&id) {
             session.barrier = key.seq;
         }
         Ok(())
+    }
+
+    /// Above what a write of that register must be stamped to count: what the writer has seen and
+    /// what is there, which this server's clock need not have followed.
+    pub(super) fn stamp_floor(
+        &self,
+        now: Now,
+        seen: Hlc,
+        register: RegisterKey,
+    ) -> Result<Hlc, (Code, String)> {
+        let Some(winner) = self.rooms.winner(&register) else { return Ok(seen) };
+        if !self.clock.reaches(now, winner.hlc) {
+            let why = "what is there was written by a clock far ahead; try again later";
+            return Err((Code::ClockSkew, why.into()));
+        }
+        // A stamp out of reach is not followed, and must not hide the one that is in reach.
+        let seen = if self.clock.reaches(now, seen) { seen } else { Hlc::default() };
+        Ok(seen.max(winner.hlc))
     }
 
     fn open_room(&mut self, now: Now, id: SessionId, open: Open) -> Result<(), (Code, String)> {
@@ -199,6 +237,9 @@ impl Replica {
             return Err((Code::Busy, why));
         }
         let account = session.account;
+        if open.mode == Mode::Watch {
+            self.check_inside(id, room, &open.room)?;
+        }
         if open.mode == Mode::Join {
             if !self.rooms.is_member(room, account) {
                 let nick = self.name_of(account);
@@ -206,7 +247,13 @@ impl Replica {
                 if let Err(Item::Refused(refused)) = self.check_writable(open.request) {
                     return Err((refused.code, refused.reason));
                 }
-                self.create_room(now, id, room, &open.room);
+                self.check_found(id, room, &open.room)?;
+                if let Err(Item::Refused(refused)) =
+                    self.create_room(now, id, open.request, room, &open.room)
+                {
+                    self.answer(id, Item::Refused(refused));
+                    return Ok(());
+                }
                 self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
             }
             // The membership must be on the disk before the room is shown as open.
@@ -214,7 +261,7 @@ impl Replica {
             let durable = self.broadcast.durable().upto(own);
             let waits = self.sessions.all.get(&id).is_some_and(|s| s.barrier > durable);
             if waits && let Some(session) = self.sessions.all.get_mut(&id) {
-                session.inbox.push_front(Request::Open(Open { mode: Mode::Watch, ..open }));
+                session.go_on_with(Request::Open(Open { mode: Mode::Watch, ..open }));
                 return Ok(());
             }
         }
@@ -236,18 +283,18 @@ impl Replica {
             && let Some(session) = self.sessions.all.get_mut(&id)
         {
             // More happened while the disk was read than is kept: read it again.
-            session.inbox.push_front(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
+            session.go_on_with(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
             return;
         }
         let room = RoomId::public(&open.room);
-        let account = self.account(id);
+        // While the disk was read he may have been put out.
+        if let Err((code, why)) = self.check_inside(id, room, &open.room) {
+            return self.answer(id, refusal(open.request, code, why));
+        }
         let since = self.clock.last();
         let opened = self.opened_room(room, &open.room, since);
         let newest = lines.last().map_or(Key::MIN, Line::key);
-        let was = self.sessions.close(id, room);
-        if was.is_none() {
-            self.presence.enter(account, Some(room));
-        }
+        let was = self.sessions.all.get(&id).and_then(|session| session.rooms.get(&room));
         let newest = newest.max(was.map_or(Key::MIN, |view| view.newest));
         let (lines, _) = newest_lines(lines);
         let unreachable = self.unreachable();
@@ -255,7 +302,7 @@ impl Replica {
         let name = opened.name.clone();
         let item = RoomOpened { request: open.request, room: opened, lines, complete, unreachable };
         self.deliver_answer(vec![id], Item::RoomOpened(item));
-        self.sessions.open(id, room, View { name, since, newest });
+        self.enter_room(id, room, View { name, since, newest });
         let recent = self.sessions.recent.from(place);
         let missed: Vec<Line> = recent
             .into_iter()
@@ -481,54 +528,6 @@ impl Replica {
         self.answer(id, Item::Page(page));
     }
 
-    fn list_rooms(&mut self, id: SessionId, request: RequestId) {
-        let watching =
-            self.presence.room_counts(|room, account| self.rooms.is_member(room, account));
-        let mut rooms: Vec<RoomInfo> = self
-            .rooms
-            .rooms()
-            .map(|(id, name)| {
-                let here =
-                    self.rooms.members(id).count() + watching.get(&id).map_or(0, BTreeSet::len);
-                RoomInfo {
-                    id,
-                    name: name.to_string(),
-                    topic: self.rooms.topic(id).to_string(),
-                    participants: u32::try_from(here).unwrap_or(u32::MAX),
-                    messages: self.rooms.sum(id).messages,
-                    keep: self.rooms.retention(id).unwrap_or(self.config.retention),
-                }
-            })
-            .collect();
-        rooms.sort_by(|a, b| a.name.cmp(&b.name));
-        for (rooms, more) in pieces(rooms) {
-            self.answer(id, Item::Rooms(RoomList { request, rooms, more }));
-        }
-    }
-
-    fn who(&mut self, id: SessionId, who: &session::Who) -> Result<(), (Code, String)> {
-        let room = Self::room_of(&who.room)?;
-        let me = &self.config.me.slot;
-        let accounts: BTreeSet<AccountId> =
-            self.rooms.members(room).chain(self.presence.in_room(room)).collect();
-        let people: Vec<Participant> = accounts
-            .into_iter()
-            .map(|account| Participant {
-                account,
-                nick: self.name_of(account),
-                rank: self.rooms.rank(room, account),
-                member: self.rooms.is_member(room, account),
-                servers: self.presence.servers(account, Some(room), me),
-            })
-            .collect();
-        for (people, more) in pieces(people) {
-            let room = who.room.clone();
-            let request = who.request;
-            self.answer(id, Item::Participants(Participants { request, room, people, more }));
-        }
-        Ok(())
-    }
-
     fn mark(
         &mut self,
         now: Now,
@@ -543,16 +542,18 @@ impl Replica {
         let rooms: BTreeSet<RoomId> =
             mark.shown.iter().map(|(room, _)| *room).filter(|room| mine.contains(room)).collect();
         for room in rooms {
-            let mut seen = self.rooms.seen(room, account);
-            let before = seen.clone();
+            let held = self.rooms.seen(room, account);
+            // Only what is news is written, so that a mark is as long as its request, whatever
+            // was marked before: the register joins them.
+            let mut news = Vector::new();
             for (_, key) in mark.shown.iter().filter(|(of, _)| *of == room) {
                 let event = key.event();
-                if self.broadcast.durable().covers(event) {
-                    seen.raise(event.log, event.seq);
+                if self.broadcast.durable().covers(event) && !held.covers(event) {
+                    news.raise(event.log, event.seq);
                 }
             }
-            if seen != before {
-                let body = Body::Mark(Mark { seen });
+            if !news.is_empty() {
+                let body = Body::Mark(Mark { seen: news });
                 self.write(now, id, RegisterKey::Mark(room, account), room, &body)?;
             }
         }
@@ -563,52 +564,6 @@ impl Replica {
     fn pong(&mut self, now: Now, id: SessionId, request: RequestId) {
         let clock_ms = self.clock.told_ms(now);
         self.answer(id, Item::Pong(Pong { request, clock_ms }));
-    }
-
-    fn status(&mut self, now: Now, id: SessionId, request: RequestId) {
-        let me = self.config.me.clone();
-        let links = self
-            .config
-            .servers
-            .iter()
-            .filter(|server| server.name != me.slot)
-            .map(|server| self.link_status(&server.name))
-            .collect();
-        let mut rooms: Vec<RoomDigest> = self
-            .rooms
-            .sums()
-            .map(|(room, sum)| RoomDigest {
-                room: self.rooms.name(room).map_or_else(|| room.to_string(), str::to_string),
-                messages: sum.messages,
-                digest: sum.digest,
-            })
-            .collect();
-        rooms.sort_by(|a, b| a.room.cmp(&b.room));
-        let status = Status {
-            request,
-            server: me.slot,
-            disk: me.server,
-            origin: me.origin,
-            state: self.state(),
-            links,
-            vector: (**self.broadcast.durable()).clone(),
-            rooms: Vec::new(),
-            more: false,
-            lag: self.broadcast.lag(),
-            sessions: u32::try_from(self.sessions.attached()).unwrap_or(u32::MAX),
-            uptime_s: now.time.since(self.started).as_secs(),
-            certificate_ends_ms: self.certificate_ends_ms,
-        };
-        for (rooms, more) in pieces(rooms) {
-            self.answer(id, Item::Status(Status { rooms, more, ..status.clone() }));
-        }
-    }
-
-    fn link_status(&self, slot: &crate::id::Slot) -> LinkStatus {
-        let link = self.links.iter().find(|(_, peer)| peer.slot == *slot).map(|(id, _)| *id);
-        let (state, rtt_micros) = link.map_or((LinkState::Down, 0), |id| self.health.link(id));
-        let behind = link.map_or(0, |id| self.broadcast.behind(id));
-        LinkStatus { server: slot.clone(), state, rtt_micros, behind }
     }
 }
 
@@ -626,17 +581,6 @@ fn newest_lines(mut lines: Vec<Line>) -> (Vec<Line>, bool) {
     let cut = lines.len() - fits;
     lines.drain(..cut);
     (lines, cut > 0)
-}
-
-/// A list in pieces that fit a frame, each with whether more follow; at least one.
-fn pieces<T>(mut list: Vec<T>) -> Vec<(Vec<T>, bool)> {
-    let mut pieces = Vec::new();
-    while list.len() > LIST_MAX {
-        let rest = list.split_off(LIST_MAX);
-        pieces.push((std::mem::replace(&mut list, rest), true));
-    }
-    pieces.push((list, false));
-    pieces
 }
 
 /// Requests that need not wait for the session's own writes: they read no shared state.

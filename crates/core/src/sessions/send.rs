@@ -4,11 +4,12 @@
 //! state and appends nothing; a second event of it can only come from another server that did not
 //! know the first yet, and the store makes it an alias.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
+use super::rate::{Bucket, NEW_CONVERSATION, NEW_ROOM};
 use super::recent::{Known, Recall};
 use super::requests::Reading;
+use super::waits::Waiter;
 use super::{ROOM_RATES_MAX, Sessions, busy, refusal};
 use crate::event::{Body, Direct, Identity, Msg, RoomCreate};
 use crate::id::{AccountId, EventId, Log, Mid, RequestId, RoomId, SessionId};
@@ -19,106 +20,10 @@ use crate::session::{
     Code, Item, Level, Line, Replicated, Send, Sent, Target, check_room, check_text,
 };
 use crate::store::Query;
-use crate::time::{Key, Now, Time};
-
-/// Messages whose senders wait for more than the local disk, at most.
-const WAITING_MAX: usize = 1 << 18;
+use crate::time::{Key, Now};
 
 /// Message ids in one notice, at most.
 const NOTICES_MAX: usize = 4096;
-
-/// A token bucket: `rate` a second, as many at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Bucket {
-    rate: u32,
-    /// When the bucket is full again if nothing is taken.
-    full_at: Time,
-}
-
-impl Bucket {
-    pub(super) const fn new(rate: u32) -> Self {
-        Self { rate, full_at: Time::from_micros(0) }
-    }
-
-    /// Takes one; else tells after how many milliseconds there is one.
-    fn take(&mut self, now: Time) -> Result<(), u32> {
-        let one = Duration::from_micros(1_000_000 / u64::from(self.rate.max(1)));
-        let full_at = self.full_at.max(now) + one;
-        let over = full_at.since(now);
-        if over > Duration::from_secs(1) + one {
-            let wait = over.saturating_sub(Duration::from_secs(1));
-            return Err(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1));
-        }
-        self.full_at = full_at;
-        Ok(())
-    }
-
-    fn is_full(&self, now: Time) -> bool {
-        self.full_at <= now
-    }
-}
-
-/// Who waits for a message to be safe.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-pub(super) struct Acks {
-    logs: BTreeMap<Log, AckLog>,
-    count: usize,
-    deadlines: BTreeSet<(Time, Log, u64)>,
-}
-
-/// The waits for one log's events.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
-struct AckLog {
-    waiting: BTreeMap<u64, Vec<Waiter>>,
-    /// Up to here, those who wait for the local disk alone were answered.
-    stored: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Waiter {
-    session: SessionId,
-    request: RequestId,
-    mid: Mid,
-    room: RoomId,
-    key: Key,
-    /// The level to answer at; `None` once answered as stored.
-    answer_at: Option<Level>,
-    late: bool,
-}
-
-impl Acks {
-    fn wait(&mut self, event: EventId, waiter: Waiter, deadline: Time) {
-        let log = self.logs.entry(event.log).or_default();
-        log.waiting.entry(event.seq).or_default().push(waiter);
-        self.count += 1;
-        self.deadlines.insert((deadline, event.log, event.seq));
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(at, ..)| *at)
-    }
-
-    /// Messages whose time to answer is over: their senders have to do with less.
-    fn expire(&mut self, now: Time) -> Vec<EventId> {
-        let mut over = Vec::new();
-        while let Some((at, log, seq)) = self.deadlines.first().copied() {
-            if at > now {
-                break;
-            }
-            self.deadlines.pop_first();
-            let waiters = self.logs.get_mut(&log).and_then(|log| log.waiting.get_mut(&seq));
-            for waiter in waiters.into_iter().flatten() {
-                waiter.late = true;
-            }
-            over.push(EventId { log, seq });
-        }
-        over
-    }
-
-    fn is_idle(&self) -> bool {
-        self.logs.is_empty()
-    }
-}
 
 impl Replica {
     /// A message. The checks come first; nothing is changed by a refused one.
@@ -134,6 +39,9 @@ impl Replica {
         let invalid = |why: String| refusal(request, Code::Invalid, why);
         check_text(&send.text).map_err(invalid)?;
         self.check_writable(request)?;
+        if self.sessions.acks.is_full() {
+            return Err(busy(request, "too many messages wait for other servers", 1000));
+        }
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let account = session.account;
         let (room, body) = self.address(id, account, send)?;
@@ -158,13 +66,25 @@ impl Replica {
         found: Option<Line>,
     ) {
         let Some(account) = self.sessions.all.get(&id).map(|s| s.account) else { return };
-        let result = self.address(id, account, send).and_then(|(room, body)| match found {
-            Some(line) => {
-                let content = line.event.body().map_or(0, |body| content(&body));
-                let known = Known { key: line.key(), content };
-                self.answer_known(now, id, send, room, &body, known)
+        let found = found.map(|line| {
+            let content = line.event.body().map_or(0, |body| content(&body));
+            Known { key: line.key(), content }
+        });
+        let result = self.address(id, account, send).and_then(|(room, body)| {
+            // While the disk was read another session of the account may have sent it.
+            let identity = Identity { room, account, mid: send.mid };
+            let known = found.or_else(|| match self.sessions.mids.recall(&identity) {
+                Recall::Known(known) => Some(known),
+                Recall::New | Recall::TooOld => None,
+            });
+            match known {
+                Some(known) => self.answer_known(now, id, send, room, &body, known),
+                None => {
+                    // Nor need the disk and the clock be what they were.
+                    self.check_writable(send.request)?;
+                    self.append_message(now, id, send, room, &body)
+                }
             }
-            None => self.append_message(now, id, send, room, &body),
         });
         if let Err(item) = result {
             self.answer(id, item);
@@ -246,20 +166,24 @@ impl Replica {
             let why = "the message id's time is in the future: make it from the server's clock";
             return Err(refusal(request, Code::BadMid, why));
         }
-        if self.sessions.acks.count >= WAITING_MAX {
-            return Err(busy(request, "too many messages wait for other servers", 1000));
+        if let Target::Room(name) = &send.to {
+            self.check_found(id, room, name).map_err(|(code, why)| refusal(request, code, why))?;
+        }
+        if matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room) {
+            self.pay(now, id, request, NEW_CONVERSATION)?;
         }
         let room_rate = self.config.limits.room_rate;
-        let Some(session) = self.sessions.all.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let (account, seen) = (session.account, session.seen);
-        session.rate.take(now.time).map_err(|ms| busy(request, "you send too fast", ms))?;
         self.sessions.trim_rates(now);
         let rate = self.sessions.room_rates.entry(room).or_insert(Bucket::new(room_rate));
-        rate.take(now.time).map_err(|ms| busy(request, "too much is said in this room", ms))?;
+        rate.take(now.time, 1).map_err(|ms| busy(request, "too much is said in this room", ms))?;
         if let Target::Room(name) = &send.to {
-            self.create_room(now, id, room, name);
+            self.create_room(now, id, request, room, name)?;
         }
-        let key = self.append(now, seen, (room, account, send.mid), body);
+        let key = self
+            .append(now, seen, (room, account, send.mid), body)
+            .map_err(|why| refusal(request, Code::Invalid, why))?;
         let identity = Identity { room, account, mid: send.mid };
         self.sessions.mids.note(identity, Known { key, content: content(body) });
         if let Some(session) = self.sessions.all.get_mut(&id) {
@@ -269,19 +193,56 @@ impl Replica {
         Ok(())
     }
 
-    /// The room's first event, if nobody made it yet.
-    pub(super) fn create_room(&mut self, now: Now, id: SessionId, room: RoomId, name: &str) {
-        if self.rooms.name(room).is_some() || !self.sessions.creating.insert(room) {
-            return;
+    /// Whether the room is there, or may be made by this session.
+    pub(super) fn check_found(
+        &self,
+        id: SessionId,
+        room: RoomId,
+        name: &str,
+    ) -> Result<(), (Code, String)> {
+        let creating = &self.sessions.creating;
+        if self.rooms.name(room).is_some() || creating.contains(&room) {
+            return Ok(());
         }
-        let Some(session) = self.sessions.all.get(&id) else { return };
+        let limits = &self.config.limits;
+        if self.rooms.count() + creating.len() >= limits.rooms {
+            let most = limits.rooms;
+            let why = format!("{name} is not made: there are {most} rooms, as many as may be");
+            return Err((Code::Forbidden, why));
+        }
+        let founded = self.sessions.all.get(&id).map_or(0, |s| self.rooms.founded(s.account));
+        if founded >= limits.rooms_founded {
+            let why = format!("{name} is not made: you made {founded} rooms, as many as one may");
+            return Err((Code::Forbidden, why));
+        }
+        Ok(())
+    }
+
+    /// The room's first event, if nobody made it yet.
+    pub(super) fn create_room(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        request: RequestId,
+        room: RoomId,
+        name: &str,
+    ) -> Result<(), Item> {
+        if self.rooms.name(room).is_some() || self.sessions.creating.contains(&room) {
+            return Ok(());
+        }
+        self.pay(now, id, request, NEW_ROOM)?;
+        let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let (account, seen) = (session.account, session.seen);
         let body = Body::RoomCreate(RoomCreate { name: name.to_string() });
         let mid = Mid::at(now.wall_ms, self.rng.bits128());
-        let key = self.append(now, seen, (room, account, mid), &body);
+        let key = self
+            .append(now, seen, (room, account, mid), &body)
+            .map_err(|why| refusal(request, Code::Invalid, why))?;
+        self.sessions.creating.insert(room);
         if let Some(session) = self.sessions.all.get_mut(&id) {
             session.barrier = key.seq;
         }
+        Ok(())
     }
 
     fn answer_known(
@@ -314,24 +275,17 @@ impl Replica {
             key,
             answer_at: Some(send.level),
             late: false,
+            deadline: now.time + self.config.timing.ack_timeout,
         };
-        self.sessions.acks.wait(key.event(), waiter, now.time + self.config.timing.ack_timeout);
+        self.sessions.acks.wait(key.event(), waiter);
     }
 
     /// Answers whoever waited for what is safe by now.
     pub(crate) fn check_acks(&mut self, now: Now) {
-        if self.sessions.acks.is_idle() {
-            self.sessions.acks.deadlines.clear();
-            return;
-        }
-        let logs: Vec<Log> = self.sessions.acks.logs.keys().copied().collect();
-        for log in logs {
+        for log in self.sessions.acks.logs() {
             self.answer_replicated(log);
             let durable = self.broadcast.durable().upto(log);
-            let Some(acks) = self.sessions.acks.logs.get_mut(&log) else { continue };
-            let from = std::mem::replace(&mut acks.stored, durable) + 1;
-            let fresh: Vec<u64> = acks.waiting.range(from..).map(|(seq, _)| *seq).collect();
-            for seq in fresh.into_iter().take_while(|seq| *seq <= durable) {
+            for seq in self.sessions.acks.stored(log, durable) {
                 self.answer_stored(EventId { log, seq });
             }
         }
@@ -340,7 +294,6 @@ impl Replica {
                 self.answer_stored(event);
             }
         }
-        self.sessions.acks.logs.retain(|_, acks| !acks.waiting.is_empty());
     }
 
     /// Everything of a log that is on a majority of disks is answered for good.
@@ -348,12 +301,8 @@ impl Replica {
         // Only what was shown here: an answer proves to its client all that came before it in the
         // log, so it must not overtake the lines that wait for a slow disk.
         let upto = self.broadcast.replicated_upto(log).min(self.broadcast.durable().upto(log));
-        let Some(acks) = self.sessions.acks.logs.get_mut(&log) else { return };
-        let rest = acks.waiting.split_off(&upto.saturating_add(1));
-        let safe = std::mem::replace(&mut acks.waiting, rest);
         let mut notices: BTreeMap<SessionId, Vec<(Mid, u16)>> = BTreeMap::new();
-        for (seq, waiters) in safe {
-            self.sessions.acks.count -= waiters.len();
+        for (seq, waiters) in self.sessions.acks.replicated(log, upto) {
             let replicas = self.replicas(EventId { log, seq });
             for waiter in waiters {
                 match waiter.answer_at {
@@ -367,7 +316,7 @@ impl Replica {
         for (session, mids) in notices {
             for mids in mids.chunks(NOTICES_MAX) {
                 let mids = mids.to_vec();
-                self.deliver_answer(vec![session], Item::Replicated(Replicated { mids }));
+                self.deliver_proof(session, Item::Replicated(Replicated { mids }));
             }
         }
     }
@@ -375,18 +324,7 @@ impl Replica {
     /// An event is on this disk: those who asked for no more, or waited too long, are answered.
     fn answer_stored(&mut self, event: EventId) {
         let replicas = self.replicas(event);
-        let acks = self.sessions.acks.logs.get_mut(&event.log);
-        let waiters = acks.and_then(|acks| acks.waiting.get_mut(&event.seq));
-        let mut answers = Vec::new();
-        for waiter in waiters.into_iter().flatten() {
-            if waiter.late || waiter.answer_at == Some(Level::Stored) {
-                if waiter.answer_at.is_some() {
-                    answers.push(*waiter);
-                }
-                waiter.answer_at = None;
-            }
-        }
-        for waiter in answers {
+        for waiter in self.sessions.acks.content_with_stored(event) {
             self.answer_sent(&waiter, Level::Stored, replicas);
         }
     }
@@ -394,7 +332,7 @@ impl Replica {
     fn answer_sent(&mut self, waiter: &Waiter, level: Level, replicas: u16) {
         let Waiter { session, request, mid, room, key, .. } = *waiter;
         let sent = Sent { request, mid, room, key, level, replicas };
-        self.deliver_answer(vec![session], Item::Sent(sent));
+        self.deliver_proof(session, Item::Sent(sent));
     }
 
     fn replicas(&self, event: EventId) -> u16 {
@@ -412,20 +350,6 @@ impl Replica {
 }
 
 impl Sessions {
-    /// Forgets the waits of a session that is gone.
-    pub(super) fn forget_waits(&mut self, id: SessionId) {
-        let acks = &mut self.acks;
-        for log in acks.logs.values_mut() {
-            for waiters in log.waiting.values_mut() {
-                let before = waiters.len();
-                waiters.retain(|waiter| waiter.session != id);
-                acks.count -= before - waiters.len();
-            }
-            log.waiting.retain(|_, waiters| !waiters.is_empty());
-        }
-        acks.logs.retain(|_, log| !log.waiting.is_empty());
-    }
-
     fn trim_rates(&mut self, now: Now) {
         if self.room_rates.len() >= ROOM_RATES_MAX {
             self.room_rates.retain(|_, bucket| !bucket.is_full(now.time));

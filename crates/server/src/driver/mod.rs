@@ -382,8 +382,9 @@ impl Driver {
                 }
                 Err(TooLong(bytes)) => {
                     tracing::error!(bytes, "an answer to a client is too long to be sent");
-                    for id in sessions {
-                        self.doors.tell(Event::Input(Input::Drained(id, cost)));
+                    let Ok(bytes) = encode(&item.too_long()) else { return };
+                    for queue in sessions.iter().filter_map(|id| self.sessions.get(id)) {
+                        queue.push(Frame { bytes: bytes.clone(), cost });
                     }
                 }
             },
@@ -445,6 +446,6 @@ fn doing_output(output: &Output) -> Doing {
         Output::Persist(..) => Doing::Persist,
         Output::Read(..) => Doing::Read,
         Output::Deliver { .. } | Output::CloseSession(_) => Doing::Deliver,
-        Output::Log(..) => Doing::Log,
+        Output::Log(..) | Output::Damaged(_) => Doing::Log,
     }
 }

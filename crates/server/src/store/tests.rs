@@ -223,9 +223,22 @@ fn queries() -> Vec<Query> {
     }
     let rooms = [room(0), room(1)];
     let (cursor, rooms_set) = (vector(3), rooms.into_iter().collect());
-    queries.push(Query::Since { cursor, within: within.clone(), rooms: rooms_set, scan_max: 99 });
+    queries.push(Query::Since {
+        cursor,
+        within: within.clone(),
+        rooms: rooms_set,
+        scan_max: 99,
+        bytes_max: 1 << 20,
+    });
     let (account, rooms) = (AccountId::new(1), rooms.map(|room| (room, vector(2))).to_vec());
-    queries.push(Query::Waiting { account, rooms, within, limit: 5 });
+    queries.push(Query::Waiting {
+        account,
+        rooms,
+        within,
+        limit: 5,
+        bytes_max: 1 << 20,
+        scan_max: 99,
+    });
     queries
 }
 

@@ -1,0 +1,6 @@
+//! One server alone: its sessions against requests that no client of ours makes.
+
+mod bounds;
+mod start;
+mod trust;
+mod world;

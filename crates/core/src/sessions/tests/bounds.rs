@@ -1,0 +1,251 @@
+//! What one session can make a server keep, and how much it may ask.
+
+use super::world::*;
+use crate::config::Limits;
+use crate::id::{Mid, RequestId, SessionId};
+use crate::io::Input;
+use crate::session::{
+    Code, Item, Level, Mode, Open, Plain, Refused, Request, Send, TOPIC_BYTES_MAX, Topic,
+};
+use crate::store::Rows;
+
+fn sent(items: &[std::sync::Arc<Item>]) -> Vec<RequestId> {
+    let sent = |item: &std::sync::Arc<Item>| match &**item {
+        Item::Sent(sent) => Some(sent.request),
+        _ => None,
+    };
+    items.iter().filter_map(sent).collect()
+}
+
+#[test]
+fn a_message_repeated_before_it_is_safe_is_one_wait_and_one_answer() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    world.fsync = Fsync::WhenToldTo;
+    world.say(ann, room("lobby"), 7, "hello");
+    let mut last = RequestId(0);
+    for _ in 0..20 {
+        last = world.say(ann, room("lobby"), 7, "hello");
+    }
+    assert_eq!(world.replica.sessions.acks.count(), 1);
+    world.persist_all();
+    assert_eq!(sent(&world.take(ann)), [last]);
+}
+
+#[test]
+fn repeats_of_a_message_take_out_of_the_rate() {
+    let limits = Limits { session_rate: 10, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, _) = world.guest("ann");
+    for _ in 0..100 {
+        world.say(ann, room("lobby"), 7, "hello");
+    }
+    let told = world.take(ann);
+    let refused = refused(&told);
+    assert!(refused.len() >= 85, "{} refused", refused.len());
+    assert!(refused.iter().all(|(_, code)| *code == Code::Busy));
+}
+
+#[test]
+fn every_kind_of_request_takes_out_of_one_bucket() {
+    let mut world = world(Limits { session_rate: 100, ..Limits::default() });
+    let (ann, _) = world.guest("ann");
+    let asks: [fn(RequestId, usize) -> Request; 4] = [
+        |request, n| {
+            let room = format!("room-{n}");
+            Request::Open(Open { request, room, last: 0, mode: Mode::Join })
+        },
+        |request, n| Request::Nick(crate::session::Nick { request, nick: format!("ann-{n}") }),
+        |request, _| Request::Rooms(Plain { request }),
+        |request, _| Request::Status(Plain { request }),
+    ];
+    for ask in asks {
+        world.pass_ms(10_000);
+        world.take(ann);
+        for n in 0..50 {
+            let request = world.request();
+            world.ask(ann, ask(request, n));
+        }
+        let refused = refused(&world.take(ann));
+        assert!(refused.len() >= 35, "only {} of 50 refused", refused.len());
+        assert!(refused.iter().all(|(_, code)| *code == Code::Busy));
+    }
+}
+
+#[test]
+fn who_has_not_attached_may_not_ask_for_ever() {
+    let mut world = world(Limits { session_rate: 100, ..Limits::default() });
+    let nobody = world.session();
+    for _ in 0..50 {
+        let request = world.request();
+        world.ask(nobody, Request::Status(Plain { request }));
+    }
+    assert!(refused(&world.take(nobody)).len() >= 40);
+}
+
+#[test]
+fn a_session_may_send_its_500_messages_a_second() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    for n in 0..2000 {
+        world.pass_ms(2);
+        world.say(ann, room("lobby"), n, "hello");
+    }
+    assert_eq!(refused(&world.take(ann)), []);
+}
+
+#[test]
+fn answers_that_wait_for_the_disk_are_bounded_in_bytes() {
+    let limits = Limits { session_queue_bytes: 2000, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, _) = world.guest("ann");
+    world.fsync = Fsync::WhenToldTo;
+    world.say(ann, room("lobby"), 1, "hello");
+    for _ in 0..900 {
+        let request = world.request();
+        world.ask(ann, Request::Ping(Plain { request }));
+    }
+    assert_eq!(world.closed, [ann], "it is cut off");
+}
+
+#[test]
+fn requests_that_wait_are_bounded_in_bytes() {
+    let limits = Limits { session_request_bytes: 100_000, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, _) = world.guest("ann");
+    let request = world.request();
+    let open = Open { request, room: "lobby".into(), last: 9, mode: Mode::Watch };
+    world.ask(ann, Request::Open(open));
+    assert_eq!(world.reads.len(), 1);
+    for n in 0..100 {
+        world.say(ann, room("lobby"), n, &"x".repeat(16_000));
+    }
+    let refused = refused(&world.take(ann));
+    assert!(refused.len() >= 90, "{} refused", refused.len());
+    world.read_done(Rows::Page(Vec::new(), false));
+    assert_eq!(sent(&world.take(ann)).len() + refused.len(), 100);
+}
+
+#[test]
+fn what_is_too_long_is_refused_before_it_waits() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    world.fsync = Fsync::WhenToldTo;
+    world.say(ann, room("lobby"), 1, "hello");
+    let long = "x".repeat(100_000);
+    let (a, b, c) = (world.request(), world.request(), world.request());
+    let mid = Mid::at(WALL_MS, 2);
+    let requests = [
+        Request::Send(Send {
+            request: a,
+            to: room("lobby"),
+            mid,
+            text: long.clone(),
+            level: Level::Stored,
+        }),
+        Request::Topic(Topic {
+            request: b,
+            room: "lobby".into(),
+            text: Some("x".repeat(TOPIC_BYTES_MAX + 1)),
+        }),
+        Request::Nick(crate::session::Nick { request: c, nick: long }),
+    ];
+    for request in requests {
+        world.ask(ann, request);
+    }
+    let told = world.take(ann);
+    assert_eq!(refused(&told), [a, b, c].map(|request| (request, Code::Invalid)));
+    let Item::Refused(Refused { reason, .. }) = &*told[0] else { unreachable!() };
+    assert_eq!(reason, "the text has 100000 bytes; at most 16384 fit");
+}
+
+/// Fills a session's queue so that a line is dropped, and leaves it unread.
+fn dropped(world: &mut World, ann: SessionId, bob: SessionId) {
+    let mut n = 100;
+    while world.replica.sessions.all[&ann].gapped.is_empty() {
+        n += 1;
+        world.say(bob, room("lobby"), n, &"x".repeat(400));
+        world.take(bob);
+    }
+}
+
+#[test]
+fn no_answer_proves_lines_that_were_dropped() {
+    let mut world = world(Limits { session_queue_bytes: 4000, ..Limits::default() });
+    let ((ann, _), (bob, _)) = (world.guest("ann"), world.guest("bob"));
+    for id in [ann, bob] {
+        world.open(id, "lobby", Mode::Join);
+    }
+    world.take(ann);
+    dropped(&mut world, ann, bob);
+    let request = world.say(ann, room("elsewhere"), 1, "hello");
+    let unread: Vec<_> = world.told.iter().filter(|told| told.0 == ann).cloned().collect();
+    let items: Vec<_> = unread.iter().map(|told| told.1.clone()).collect();
+    assert_eq!(sent(&items), [], "it waits for the gap");
+    world.told.retain(|told| told.0 != ann);
+    world.give(Input::Drained(ann, unread.iter().map(|told| told.2).sum()));
+    let told: Vec<_> = world.take(ann);
+    let gap = told.iter().position(|item| matches!(&**item, Item::Gap(_)));
+    let answer =
+        told.iter().position(|item| matches!(&**item, Item::Sent(s) if s.request == request));
+    assert!(gap.is_some() && gap < answer, "{told:?}");
+}
+
+#[test]
+fn two_sessions_that_retry_one_message_write_it_once() {
+    let limits = Limits { recent_mids: 1, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, welcome) = world.guest("ann");
+    let two = world.again(&welcome, Vec::new());
+    world.take(two);
+    // An id below what memory knows: the disk is asked.
+    for n in 0..2 {
+        world.say(ann, room("lobby"), n, "hello");
+    }
+    world.take(ann);
+    let request = world.request();
+    let mid = Mid::at(WALL_MS - 5000, 9);
+    let send = Send { request, to: room("lobby"), mid, text: "once".into(), level: Level::Stored };
+    for id in [ann, two] {
+        world.ask(id, Request::Send(send.clone()));
+    }
+    assert_eq!(world.reads.len(), 2);
+    for _ in 0..2 {
+        world.read_done(Rows::Message(None));
+    }
+    let written = world.written.iter().filter(|event| event.mid == mid).count();
+    assert_eq!(written, 1);
+    assert_eq!((sent(&world.take(ann)).len(), sent(&world.take(two)).len()), (1, 1));
+}
+
+#[test]
+fn a_disk_that_is_behind_takes_no_more_by_any_way() {
+    let limits = Limits { unsaved_bytes: 5000, recent_mids: 1, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, _) = world.guest("ann");
+    for n in 0..2 {
+        world.say(ann, room("lobby"), n, "hello");
+    }
+    world.take(ann);
+    let request = world.request();
+    let mid = Mid::at(WALL_MS - 5000, 9);
+    let send = Send { request, to: room("lobby"), mid, text: "late".into(), level: Level::Stored };
+    world.ask(ann, Request::Send(send));
+    // While the disk looks for it, the writes stand still.
+    world.fsync = Fsync::WhenToldTo;
+    let bob = world.attach(guest("bob"));
+    world.persist_all();
+    world.take(bob);
+    for n in 10..20 {
+        world.pass_ms(1); // above what memory has forgotten
+        world.say(bob, room("lobby"), n, &"x".repeat(1000));
+    }
+    assert!(world.replica.broadcast().is_full());
+    world.read_done(Rows::Message(None));
+    assert_eq!(refused(&world.take(ann)), [(request, Code::Busy)]);
+    let cid = world.attach(guest("cid"));
+    assert_eq!(refused(&world.take(cid)), [(RequestId(0), Code::Busy)]);
+    assert_eq!(world.closed, [cid]);
+    world.persist_all();
+    assert!(world.written.iter().all(|event| event.mid != mid));
+}
