@@ -4,12 +4,14 @@
 use chatty_core::event::{Body, Boot, CHAIN_START, Event as LogEvent, Msg};
 use chatty_core::frame::{Class, Digest, Events, Frame, Have, Hello, Ping, SERVER_MINOR};
 use chatty_core::id::{AccountId, Log, RoomId};
+use chatty_core::io::Standing;
 use chatty_core::store::{Query, Reader, Rows};
 use chatty_core::time::Hlc;
 use chatty_net::link::{LinkStreams, accept_classes};
 use chatty_net::{Identity, ServerEndpointConfig};
 
 use super::*;
+use crate::store::FjallStore;
 
 /// Frames and events that no version before it knows.
 const NEW_FRAME: u8 = 201;
@@ -47,6 +49,7 @@ impl Newer {
             origin,
             wall_ms: Clock::start().now().wall_ms,
             addr: "127.0.0.1:9".into(),
+            standing: Standing::Sound,
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);
