@@ -26,5 +26,6 @@ pub mod health;
 pub mod rooms;
 pub mod presence;
 mod sessions;
+mod visible;
 pub mod replica;
 pub mod client;
