@@ -325,7 +325,8 @@ impl Replica {
                 text
             }
         };
-        let item = TopicIs { request: topic.request, room: topic.room, topic: text };
+        let name = self.rooms.name(room).map_or(topic.room, str::to_string);
+        let item = TopicIs { request: topic.request, room: name, topic: text };
         self.answer(id, Item::TopicIs(item));
         Ok(())
     }
@@ -359,6 +360,7 @@ impl Replica {
             return Err((Code::Invalid, why));
         }
         let account = self.person(&kick.nick)?;
+        self.check_kickable(id, room, account)?;
         let here = self.rooms.is_member(room, account)
             || !self.presence.servers(account, Some(room), &self.config.me.slot).is_empty();
         if !here {
@@ -372,6 +374,23 @@ impl Replica {
         });
         self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
         self.answer(id, Item::Done(Plain { request: kick.request }));
+        Ok(())
+    }
+
+    /// A room is never without its founder by somebody else's doing, and who wants to go leaves.
+    fn check_kickable(
+        &self,
+        id: SessionId,
+        room: RoomId,
+        account: AccountId,
+    ) -> Result<(), (Code, String)> {
+        if account == self.account(id) {
+            return Err((Code::Invalid, "you cannot put yourself out; leave the room".into()));
+        }
+        if self.rooms.rank(room, account) == Rank::Founder {
+            let why = "nobody can put the founder of a room out of it";
+            return Err((Code::Forbidden, why.into()));
+        }
         Ok(())
     }
 
@@ -497,9 +516,9 @@ impl Replica {
                 servers: self.presence.servers(account, Some(room), me),
             })
             .collect();
+        let name = self.rooms.name(room).unwrap_or(&who.room).to_string();
         for (people, more) in pieces(people) {
-            let room = who.room.clone();
-            let request = who.request;
+            let (request, room) = (who.request, name.clone());
             self.answer(id, Item::Participants(Participants { request, room, people, more }));
         }
         Ok(())
