@@ -25,6 +25,8 @@ pub struct Proof {
     pub authority_pem: String,
     /// The key of the session tokens.
     pub token_key: TokenKey,
+    /// Whose that key is; `None` if an older version wrote the file.
+    pub token_key_of: Option<ClusterId>,
 }
 
 /// Why the files cannot be used. Nothing was touched.
@@ -88,14 +90,28 @@ pub fn load(config: &Config) -> Result<Proof, ProofError> {
         let (of, name) = (identity.slot, config.name.clone());
         return Err(ProofError::OtherSlot { file: config.certificate.clone(), of, name });
     }
-    let file = || config.token_key.clone();
-    let (of, token_key) = parse_token_key(&files::read(&config.token_key)?)
-        .ok_or_else(|| ProofError::TokenKey { file: file() })?;
-    if let Some(of) = of.filter(|of| *of != identity.cluster) {
-        return Err(ProofError::OtherTokenKey { file: file(), of, cluster: identity.cluster });
-    }
+    let (token_key_of, token_key) = parse_token_key(&files::read(&config.token_key)?)
+        .ok_or_else(|| ProofError::TokenKey { file: config.token_key.clone() })?;
     let credentials = Credentials { cert_pem, key_pem };
-    Ok(Proof { identity, ends, credentials, authority_pem, token_key })
+    Ok(Proof { identity, ends, credentials, authority_pem, token_key, token_key_of })
+}
+
+impl Proof {
+    /// Whether the token key is of the certificate's cluster, as far as its file says. To be asked
+    /// once the authority has vouched for the certificate: else that is what is wrong.
+    ///
+    /// # Errors
+    /// [`ProofError::OtherTokenKey`].
+    pub(crate) fn check_token_key(&self, config: &Config) -> Result<(), ProofError> {
+        let cluster = self.identity.cluster;
+        match self.token_key_of.filter(|of| *of != cluster) {
+            Some(of) => {
+                let file = config.token_key.clone();
+                Err(ProofError::OtherTokenKey { file, of, cluster })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Who a certificate says it is of; not verified.
