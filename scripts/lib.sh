@@ -48,14 +48,27 @@ need_rust() {
   need cc 'gcc libc6-dev' 'links chatty' || exit 1
 }
 
+# The programs that are there, old or new: what has to work on a bad day does not wait for a
+# compiler. Only what is missing is built.
+use_programs() {
+  if [[ ! -x $programs/chatty || ! -x $programs/chatty-server ]]; then
+    build_programs
+  elif ! are_programs_new; then
+    say "${0##*/}: the sources are newer than the programs used here; scripts/cluster up builds them"
+  fi
+}
+
+are_programs_new() {
+  local stamp=$programs/.chatty-built
+  [[ -x $programs/chatty && -x $programs/chatty-server && -e $stamp ]] &&
+    [[ -z $(find -H "$root/Cargo.toml" "$root/Cargo.lock" "$root/crates" -newer "$stamp" -print -quit) ]]
+}
+
 # Builds the two programs when they are missing or older than their sources. Speaks only on
 # standard error, and only when there is something to build.
 build_programs() {
   local stamp=$programs/.chatty-built
-  if [[ -x $programs/chatty && -x $programs/chatty-server && -e $stamp ]] &&
-    [[ -z $(find -H "$root/Cargo.toml" "$root/Cargo.lock" "$root/crates" -newer "$stamp" -print -quit) ]]; then
-    return
-  fi
+  ! are_programs_new || return 0
   need_rust
   [[ -x $programs/chatty-server ]] || say "building chatty; the first time takes a few minutes"
   mkdir -p "$programs"

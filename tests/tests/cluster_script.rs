@@ -1,10 +1,11 @@
 //! What `scripts/cluster` promises to those who drive it from scripts.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use chatty_tests::{SHORT, TestCluster, eventually, repository, run_script, text};
+use chatty_tests::{SHORT, TestCluster, eventually, programs, repository, run_script, text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -149,6 +150,25 @@ fn a_server_starts_right_after_a_death_by_any_means() {
 }
 
 #[test]
+fn up_says_at_once_which_server_finds_its_port_in_use() {
+    let cluster = TestCluster::up(3);
+    cluster.ok(&["down"]);
+    let port = cluster.base_port() + 1;
+    let taken = std::net::UdpSocket::bind(("127.0.0.1", port)).expect("the server is down");
+
+    let up = cluster.script(&["up"]);
+    drop(taken);
+
+    assert_eq!(up.status.code(), Some(1));
+    let reason = errors(&up);
+    assert!(reason.contains("s2 did not start"), "{reason}");
+    assert!(reason.contains(&format!("127.0.0.1:{port} is in use")), "{reason}");
+    assert!(!reason.contains("linked"), "nobody waits for links that cannot be: {reason}");
+    assert_eq!(reason.matches("is in use").count(), 1, "said once: {reason}");
+    cluster.start_all();
+}
+
+#[test]
 fn a_stale_pid_file_and_a_pid_of_another_program_mislead_nobody() {
     let cluster = TestCluster::up(1);
     let file = cluster.dir().join("servers/s1/pid");
@@ -174,6 +194,86 @@ fn a_stale_pid_file_and_a_pid_of_another_program_mislead_nobody() {
     assert!(other.try_wait().expect("our child").is_none(), "the other program was left alone");
     other.kill().expect("our child");
     other.wait().expect("our child");
+}
+
+#[test]
+fn start_uses_the_programs_that_are_there_and_says_that_they_are_old() {
+    let cluster = TestCluster::up(1);
+    cluster.ok(&["down"]);
+    // Programs older than every source, where nothing could be built either.
+    let target = cluster.folder().join("target");
+    let release = target.join("release");
+    fs::create_dir_all(&release).expect("a folder");
+    for program in ["chatty", "chatty-server"] {
+        fs::copy(programs().join(program), release.join(program)).expect("they are built");
+    }
+    let run = |arguments: &[&str]| {
+        Command::new(repository().join("scripts/cluster"))
+            .args(arguments)
+            .arg("--dir")
+            .arg(cluster.dir())
+            .env("CARGO_TARGET_DIR", &target)
+            .env("RUSTC", "/nonexistent")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the script runs")
+    };
+
+    for arguments in [["start", "s1"].as_slice(), &["status"], &["wipe", "s1"], &["stop", "s1"]] {
+        let done = run(arguments);
+        assert!(done.status.success(), "{arguments:?}: {}", errors(&done));
+        let old = errors(&done).matches("the sources are newer").count();
+        assert_eq!(old, usize::from(arguments[0] != "stop"), "{arguments:?}: {}", errors(&done));
+    }
+    assert!(!run(&["up"]).status.success(), "up builds");
+}
+
+/// Runs the script without root's right to pass over the permissions of files.
+fn without_privilege(arguments: &[&str]) -> Output {
+    let mut command = Command::new("setpriv");
+    if nix::unistd::geteuid().is_root() {
+        command.arg("--bounding-set=-dac_override,-dac_read_search");
+    }
+    command.arg(repository().join("scripts/cluster")).args(arguments);
+    command.stdin(Stdio::null()).output().expect("setpriv runs")
+}
+
+#[test]
+fn a_folder_that_this_user_may_not_use_is_one_clear_line() {
+    let cluster = TestCluster::up(1);
+    cluster.ok(&["down"]);
+    let locked = cluster.folder().join("locked");
+    fs::create_dir(&locked).expect("a folder");
+    fs::write(cluster.folder().join("file"), "").expect("a file");
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("our own");
+    };
+    mode(&locked, 0o500);
+    let servers = cluster.dir().join("servers");
+    mode(&servers, 0o000);
+    let (dir, new) = (cluster.dir(), locked.join("new"));
+    let file = cluster.folder().join("file");
+    let calls: [(&[&str], &Path, &str); 7] = [
+        (&["up"], &locked, "nothing can be made in"),
+        (&["up"], &new, "nothing can be made in"),
+        (&["up"], &file, "is no folder"),
+        (&["up"], &dir, "cannot use"),
+        (&["status"], &dir, "cannot use"),
+        (&["kill", "s1"], &dir, "cannot use"),
+        (&["down"], &dir, "cannot use"),
+    ];
+    for (call, at, what) in calls {
+        let mut arguments = call.to_vec();
+        arguments.extend(["--dir", at.to_str().expect("a readable path")]);
+        let done = without_privilege(&arguments);
+        let said = errors(&done);
+        assert_eq!(done.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.starts_with("cluster: ") && said.contains(what), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{arguments:?}: {said}");
+    }
+    mode(&servers, 0o700);
+    mode(&locked, 0o700);
+    assert!(fs::read_dir(&locked).expect("our own").next().is_none(), "nothing was made");
 }
 
 #[test]

@@ -353,7 +353,7 @@ impl Chat {
         let (mut before, mut left, mut first) = (None, last, true);
         let mut seen = BTreeSet::new();
         let room = match &of {
-            Target::Room(name) => Some(name.clone()),
+            Target::Room(name) => Some(self.room_name(name).await?),
             Target::Nick(_) | Target::Account(_) => None,
         };
         while left > 0 || first {
@@ -426,6 +426,20 @@ impl Chat {
         match self.ask(Ask::Topic { room, text }).await? {
             Answer::Topic(topic) => Ok(topic.topic),
             _ => Err(confused()),
+        }
+    }
+
+    /// A room's name as its founder wrote it; as given here when there is no such room (yet).
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn room_name(&self, room: &str) -> Result<String, Failure> {
+        check_room(room).map_err(invalid)?;
+        match self.ask(Ask::Topic { room: room.to_owned(), text: None }).await {
+            Ok(Answer::Topic(topic)) => Ok(topic.room),
+            Ok(_) => Err(confused()),
+            Err(Failure::Refused(Code::Unknown, _)) => Ok(room.to_owned()),
+            Err(failure) => Err(failure),
         }
     }
 

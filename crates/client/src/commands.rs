@@ -88,9 +88,10 @@ pub async fn join(
 
 pub async fn leave(args: &Args, cluster: &Cluster, out: Out, room: &str) -> Result<(), Trouble> {
     let chat = connect(args, cluster, Answers::Anywhere).await?;
+    let room = &chat.room_name(room).await?;
     chat.leave(room).await?;
     let object = DoneObject { kind: "left", room: Some(room), ..Default::default() };
-    out.put(&object, |_| format!("left {room}"))?;
+    out.put(&object, |_| format!("left {}", safe::one_line(room)))?;
     chat.leave_cluster().await;
     Ok(())
 }
@@ -159,6 +160,7 @@ pub async fn rooms(args: &Args, cluster: &Cluster, out: Out) -> Result<(), Troub
 
 pub async fn who(args: &Args, cluster: &Cluster, out: Out, room: &str) -> Result<(), Trouble> {
     let chat = connect(args, cluster, Answers::ThatServer).await?;
+    let room = &chat.room_name(room).await?;
     for person in chat.who(room).await? {
         out.put(&PersonObject::of(room, &person), |paint| {
             let nick = safe::one_line(&person.nick);
@@ -184,6 +186,7 @@ pub async fn kick(
     reason: Option<&str>,
 ) -> Result<(), Trouble> {
     let chat = connect(args, cluster, Answers::Anywhere).await?;
+    let room = &chat.room_name(room).await?;
     chat.kick(room, nick, reason.unwrap_or_default()).await?;
     let object = DoneObject {
         kind: "kicked",
@@ -192,7 +195,9 @@ pub async fn kick(
         reason,
         ..Default::default()
     };
-    out.put(&object, |_| format!("kicked {nick} out of {room}"))?;
+    out.put(&object, |_| {
+        format!("kicked {} out of {}", safe::one_line(nick), safe::one_line(room))
+    })?;
     chat.leave_cluster().await;
     Ok(())
 }
@@ -206,6 +211,7 @@ pub async fn role(
     rank: Rank,
 ) -> Result<(), Trouble> {
     let chat = connect(args, cluster, Answers::Anywhere).await?;
+    let room = &chat.room_name(room).await?;
     chat.role(room, nick, rank).await?;
     let object = DoneObject {
         kind: "role",
@@ -214,7 +220,9 @@ pub async fn role(
         rank: Some(rank.to_string()),
         ..Default::default()
     };
-    out.put(&object, |_| format!("{nick} is now {rank} of {room}"))?;
+    out.put(&object, |_| {
+        format!("{} is now {rank} of {}", safe::one_line(nick), safe::one_line(room))
+    })?;
     chat.leave_cluster().await;
     Ok(())
 }
@@ -250,11 +258,12 @@ pub async fn topic(
     text: Option<&str>,
 ) -> Result<(), Trouble> {
     let chat = connect(args, cluster, Answers::Anywhere).await?;
+    let room = &chat.room_name(room).await?;
     let topic = chat.topic(room, text).await?;
     let object =
         DoneObject { kind: "topic", room: Some(room), topic: Some(&topic), ..Default::default() };
     out.put(&object, |_| match topic.as_str() {
-        "" => format!("{room} has no topic"),
+        "" => format!("{} has no topic", safe::one_line(room)),
         topic => safe::one_line(topic),
     })?;
     chat.leave_cluster().await;

@@ -15,7 +15,9 @@ use chatty_core::time::Time;
 use chatty_core::wire::{DecodeError, Wire as _};
 use chatty_net::frame::FrameError;
 use chatty_net::hint::Hints;
-use chatty_net::{Connection, Endpoint, FrameReader, FrameWriter, RawFrame, RecvStream, Trust};
+use chatty_net::{
+    Connection, DialError, Endpoint, FrameReader, FrameWriter, RawFrame, RecvStream, Trust,
+};
 
 /// Silence of our own after which a byte is sent. With the probe of 60 ms and a dial of some ten,
 /// an idle client of a killed server is talking again within 200 ms.
@@ -49,7 +51,15 @@ pub struct Driver {
     scratch: Vec<u8>,
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<Box<Link>, String>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<Box<Link>, NoLink>> + Send>>;
+
+/// Why a dial brought no connection.
+enum NoLink {
+    /// Somebody answered who is not of this cluster.
+    Stranger(String),
+    /// Anything else: the same may work later.
+    Failed(String),
+}
 
 struct Link {
     conn: Conn,
@@ -64,7 +74,7 @@ struct Link {
 
 /// What one wait brought.
 enum Happened {
-    Dialed(Result<Box<Link>, String>),
+    Dialed(Result<Box<Link>, NoLink>),
     Frame(Result<Option<RawFrame>, FrameError>),
     Flushed(Result<(), String>),
     Hint(SocketAddr),
@@ -217,7 +227,8 @@ impl Driver {
                         self.link = Some(link);
                         Input::Connected(conn)
                     }
-                    Err(why) => Input::Disconnected(conn, why),
+                    Err(NoLink::Stranger(why)) => Input::Stranger(conn, why),
+                    Err(NoLink::Failed(why)) => Input::Disconnected(conn, why),
                 };
                 self.client.handle(self.now(), input);
             }
@@ -286,22 +297,28 @@ async fn dial(
     trust: Trust,
     conn: Conn,
     addr: String,
-) -> Result<Box<Link>, String> {
+) -> Result<Box<Link>, NoLink> {
+    let failed = |error: &dyn std::fmt::Display| NoLink::Failed(error.to_string());
     let endpoint = match sockets {
-        Sockets::Own => Endpoint::client().map_err(|error| error.to_string())?,
+        Sockets::Own => Endpoint::client().map_err(|error| failed(&error))?,
         Sockets::Shared(endpoint) => endpoint,
     };
-    let found = tokio::net::lookup_host(&addr).await.map_err(|error| format!("{addr}: {error}"))?;
-    let mut last = format!("{addr}: no address");
+    let found = tokio::net::lookup_host(&addr).await;
+    let found = found.map_err(|error| NoLink::Failed(format!("{addr}: {error}")))?;
+    let mut last = NoLink::Failed(format!("{addr}: no address"));
     for addr in found {
         let connection = match endpoint.dial_server(addr, &trust, DIAL_MAX).await {
             Ok(connection) => connection,
+            Err(error @ DialError::WrongCluster { .. }) => {
+                last = NoLink::Stranger(error.to_string());
+                continue;
+            }
             Err(error) => {
-                last = error.to_string();
+                last = failed(&error);
                 continue;
             }
         };
-        let (send, receive) = connection.open_bi().await.map_err(|error| error.to_string())?;
+        let (send, receive) = connection.open_bi().await.map_err(|error| failed(&error))?;
         return Ok(Box::new(Link {
             conn,
             connection,

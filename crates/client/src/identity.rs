@@ -114,9 +114,7 @@ impl IdentityFile {
             .ok_or(IdentityError::NoHome)?;
         let authority = cluster.authority.to_string();
         let cluster = authority.get(..32).unwrap_or(&authority);
-        // A nick may hold any letter but no separator; dots alone would leave the folder.
-        let name = nick.trim_start_matches('.').replace(['/', '\0'], "_");
-        Ok(Self(state.join("chatty").join(cluster).join(format!("{name}.id"))))
+        Ok(Self(find_in(&state.join("chatty").join(cluster), nick)))
     }
 
     /// Where it is.
@@ -237,6 +235,34 @@ impl IdentityFile {
     }
 }
 
+/// The file of a nick in that folder. Nicks that differ in the case of letters are one nick and
+/// have one file, named in lower case; one that was made under another spelling is found still.
+fn find_in(folder: &Path, nick: &str) -> PathBuf {
+    let name = file_name(&nick.to_lowercase());
+    let (file, as_spelt) = (folder.join(&name), folder.join(file_name(nick)));
+    if as_spelt.exists() || file.exists() {
+        return if as_spelt.exists() { as_spelt } else { file };
+    }
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let same = |other: &String| other.to_lowercase() == name.to_lowercase();
+    let mut spelt = found.filter_map(|entry| entry.file_name().into_string().ok()).filter(same);
+    spelt.next().map_or(file, |spelt| folder.join(spelt))
+}
+
+/// A file name of its own for each name: whatever would leave the folder, and the mark that says
+/// so, stand as their numbers.
+fn file_name(name: &str) -> String {
+    let mut file = String::with_capacity(name.len() + 3);
+    for (at, c) in name.chars().enumerate() {
+        match c {
+            '/' | '\0' | '%' => file.push_str(&format!("%{:02X}", u32::from(c))),
+            '.' if at == 0 => file.push_str("%2E"),
+            c => file.push(c),
+        }
+    }
+    file + ".id"
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         for digit in [byte >> 4, byte & 15] {
@@ -319,6 +345,34 @@ mod tests {
         std::fs::create_dir_all(file.path().parent().unwrap()).unwrap();
         std::fs::write(file.path(), "{}").unwrap();
         assert!(matches!(file.load(), Err(IdentityError::Broken { .. })));
+    }
+
+    #[test]
+    fn each_nick_has_a_file_of_its_own_inside_the_folder() {
+        let nicks = ["a_b", "a/b", "a%2Fb", "a%b", ".a", "..a", "a", "%2Ea", "..", ".", "_"];
+        let folder = Path::new("/nonexistent");
+        let files: std::collections::BTreeSet<_> =
+            nicks.iter().map(|nick| find_in(folder, nick)).collect();
+        assert_eq!(files.len(), nicks.len(), "{files:?}");
+        for file in files {
+            assert_eq!(file.parent(), Some(folder), "{file:?}");
+            assert!(!file.file_name().unwrap().to_str().unwrap().starts_with('.'), "{file:?}");
+        }
+    }
+
+    #[test]
+    fn one_nick_in_two_cases_is_one_account_and_old_files_are_found() {
+        let old = file("cases");
+        let folder = old.path().parent().unwrap().to_owned();
+        assert_eq!(find_in(&folder, "Ann"), folder.join("ann.id"), "none yet");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("Zoë.id"), "").unwrap();
+        for nick in ["Zoë", "zoë", "ZOË"] {
+            assert_eq!(find_in(&folder, nick), folder.join("Zoë.id"), "{nick}");
+        }
+        std::fs::write(folder.join("zoë.id"), "").unwrap();
+        assert_eq!(find_in(&folder, "Zoë"), folder.join("Zoë.id"), "as it was found before");
+        assert_eq!(find_in(&folder, "ZOË"), folder.join("zoë.id"));
     }
 
     #[test]

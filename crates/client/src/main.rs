@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod commands;
+mod lines;
 mod objects;
 mod out;
 mod send;

@@ -102,7 +102,7 @@ impl<'a> EventObject<'a> {
         match &happening.what {
             What::Joined => {}
             What::Left => object.kind = "leave",
-            What::Kicked { nick, reason } => {
+            What::Kicked { nick, reason, .. } => {
                 object.kind = "kick";
                 object.target = Some(nick);
                 object.reason = Some(reason);
@@ -296,7 +296,8 @@ mod tests {
         let direct = Message { to: Some("bob".into()), room: "@bob".into(), ..message() };
         let written = chatty_client::safe::json(&MessageObject::direct(&direct)).unwrap();
         assert!(written.starts_with(r#"{"type":"dm","room":"@bob""#), "{written}");
-        let kicked = What::Kicked { nick: "bob".into(), reason: "enough".into() };
+        let account = AccountId::new(5);
+        let kicked = What::Kicked { account, nick: "bob".into(), reason: "enough".into() };
         let happening = Happening {
             room: Some("lobby".into()),
             key: message().key,

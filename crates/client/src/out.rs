@@ -110,7 +110,7 @@ pub fn happening_line(happening: &Happening) -> String {
     let what = match &happening.what {
         What::Joined => format!("{nick} joined"),
         What::Left => format!("{nick} left"),
-        What::Kicked { nick: whom, reason } => {
+        What::Kicked { nick: whom, reason, .. } => {
             format!("{nick} kicked {}{}", safe::one_line(whom), because(reason))
         }
         What::Role { nick: whom, rank } => {

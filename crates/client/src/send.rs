@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use chatty_client::{Chat, Cluster, Event, Events, Failure, Level, MessageState, Target, Ticket};
 use chatty_core::event::TEXT_BYTES_MAX;
-use chatty_core::session::check_room;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, BufReader};
+use chatty_core::session::check_text;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Trouble;
 use crate::args::{Answers, Args};
+use crate::lines;
 use crate::objects::{Receipt, RefusedObject};
 use crate::out::{self, Out};
 
@@ -45,7 +45,7 @@ async fn say(
     text: &str,
     level: Level,
 ) -> Result<(), Trouble> {
-    chatty_core::session::check_text(text).map_err(Trouble::Say)?;
+    check_text(text).map_err(Trouble::Say)?;
     let (chat, mut events) = start(args, cluster).await?;
     let said = chat.say(to, text, level);
     let said = tokio::time::timeout(PATIENCE, said);
@@ -91,64 +91,6 @@ pub async fn dm(
 ) -> Result<(), Trouble> {
     let nick = nick.strip_prefix('@').unwrap_or(nick);
     say(args, cluster, out, Target::Nick(nick.to_owned()), text, Level::Replicated).await
-}
-
-/// A line of input as it was read.
-#[derive(Debug, PartialEq, Eq)]
-enum Line {
-    Text(String),
-    /// Not to be said, and why.
-    Bad(String),
-}
-
-/// The next line without its end; `None` after the last. A line too long for a message is read
-/// to its end and not kept.
-async fn next_line<R: AsyncBufRead + Unpin>(from: &mut R) -> std::io::Result<Option<Line>> {
-    let (mut line, mut length, mut any) = (Vec::new(), 0usize, false);
-    loop {
-        let chunk = from.fill_buf().await?;
-        if chunk.is_empty() && !any {
-            return Ok(None);
-        }
-        any = true;
-        let end = chunk.iter().position(|byte| *byte == b'\n');
-        let part = chunk.get(..end.unwrap_or(chunk.len())).unwrap_or(chunk);
-        length += part.len();
-        if length <= TEXT_BYTES_MAX + 1 {
-            line.extend_from_slice(part);
-        }
-        let (used, over) =
-            (end.map_or(chunk.len(), |end| end + 1), end.is_some() || chunk.is_empty());
-        from.consume(used);
-        if over {
-            break;
-        }
-    }
-    if length > TEXT_BYTES_MAX + 1 {
-        let why = format!("the text has {length} bytes; at most {TEXT_BYTES_MAX} fit");
-        return Ok(Some(Line::Bad(why)));
-    }
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    Ok(Some(match String::from_utf8(line) {
-        Ok(text) => match chatty_core::session::check_text(&text) {
-            Ok(()) => Line::Text(text),
-            Err(why) => Line::Bad(why),
-        },
-        Err(_) => Line::Bad("the text is not UTF-8".into()),
-    }))
-}
-
-/// Reads standard input to its end. A task of its own: giving up half a line would lose it.
-async fn read_lines(to: mpsc::Sender<std::io::Result<Line>>) {
-    let mut input = BufReader::with_capacity(64 * 1024, tokio::io::stdin());
-    while let Some(line) = next_line(&mut input).await.transpose() {
-        let failed = line.is_err();
-        if to.send(line).await.is_err() || failed {
-            return;
-        }
-    }
 }
 
 type Submitting = Pin<Box<dyn Future<Output = Result<Ticket, Failure>>>>;
@@ -203,10 +145,10 @@ pub async fn stdin(
     room: &str,
     level: Level,
 ) -> Result<(), Trouble> {
-    check_room(room).map_err(Trouble::Say)?;
+    let to = crate::commands::target(room)?;
     let (chat, mut events) = start(args, cluster).await?;
     let (read, mut input) = mpsc::channel(64);
-    tokio::spawn(read_lines(read));
+    tokio::spawn(lines::read(TEXT_BYTES_MAX, read));
     let mut lines = Lines::default();
     let mut submitting: Option<(u64, Submitting)> = None;
     let mut until: Option<Instant> = None;
@@ -237,10 +179,10 @@ pub async fn stdin(
                 None => until = Some(Instant::now() + PATIENCE),
                 Some(line) => {
                     lines.read += 1;
-                    match line {
-                        Line::Bad(why) => lines.refuse(out, lines.read, &why)?,
-                        Line::Text(text) => {
-                            let (chat, to) = (chat.clone(), Target::Room(room.to_owned()));
+                    match line.and_then(|text| check_text(&text).map(|()| text)) {
+                        Err(why) => lines.refuse(out, lines.read, &why)?,
+                        Ok(text) => {
+                            let (chat, to) = (chat.clone(), to.clone());
                             let submit = async move { chat.submit(to, &text, level).await };
                             submitting = Some((lines.read, Box::pin(submit)));
                         }
@@ -276,41 +218,4 @@ async fn wait_for_replication(
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn lines(input: &[u8]) -> Vec<Line> {
-        let mut reader = BufReader::with_capacity(16, input);
-        let mut lines = Vec::new();
-        while let Some(line) = next_line(&mut reader).await.unwrap() {
-            lines.push(line);
-        }
-        lines
-    }
-
-    #[tokio::test]
-    async fn lines_end_with_or_without_a_carriage_return_and_at_the_end() {
-        let text = |text: &str| Line::Text(text.into());
-        let read = lines(b"one\ntwo\r\nthree, which is longer than the buffer").await;
-        let third = text("three, which is longer than the buffer");
-        assert_eq!(read, [text("one"), text("two"), third]);
-        assert_eq!(lines(b"").await, []);
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_said_is_refused_by_its_line() {
-        let mut input = b"\n\xff\xfe\n".to_vec();
-        input.extend(vec![b'x'; TEXT_BYTES_MAX]);
-        input.push(b'\n');
-        input.extend(vec![b'y'; TEXT_BYTES_MAX + 100]);
-        input.push(b'\n');
-        let read = lines(&input).await;
-        assert!(matches!(&read[0], Line::Bad(why) if why.contains("empty")));
-        assert!(matches!(&read[1], Line::Bad(why) if why.contains("UTF-8")));
-        assert!(matches!(&read[2], Line::Text(_)));
-        assert!(matches!(&read[3], Line::Bad(why) if why.contains("16484 bytes")), "{:?}", read[3]);
-    }
 }

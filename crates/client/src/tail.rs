@@ -1,5 +1,6 @@
 //! `tail`: what happens in rooms, as it happens.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chatty_client::{Chat, Cluster, Direct, Event, Events};
@@ -81,7 +82,9 @@ pub async fn run(
     options.direct = Direct::Take;
     let (chat, mut events) = Chat::connect(cluster, options).await?;
     let mut open = Vec::new();
-    for room in rooms {
+    // A room named twice, in whatever case of letters, is one room.
+    let mut named = BTreeSet::new();
+    for room in rooms.iter().filter(|room| named.insert(RoomId::public(room))) {
         let opened = tokio::select! {
             opened = chat.watch(room, u32::try_from(last).unwrap_or(u32::MAX)) => opened?,
             _ = interrupt.recv() => return Ok(()),

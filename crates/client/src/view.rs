@@ -140,6 +140,8 @@ pub enum What {
     /// The actor put somebody out.
     Kicked {
         /// Whom.
+        account: AccountId,
+        /// His name then.
         nick: String,
         /// May be empty.
         reason: String,
@@ -171,7 +173,8 @@ impl Happening {
             Body::Join(body) => (body.nick, What::Joined),
             Body::Leave(body) => (body.nick, What::Left),
             Body::Kick(body) => {
-                (body.nick, What::Kicked { nick: body.account_nick, reason: body.reason })
+                let (account, nick) = (body.account, body.account_nick);
+                (body.nick, What::Kicked { account, nick, reason: body.reason })
             }
             Body::Role(body) => {
                 (body.nick, What::Role { nick: body.account_nick, rank: body.role })
@@ -206,7 +209,8 @@ impl Event {
             ClientEvent::Lost { server, why } => Self::Lost { server, why },
             ClientEvent::Unreachable { addr, why } => Self::Unreachable { addr, why },
             ClientEvent::Line { line, late } => {
-                let room = client.room_name(line.event.room);
+                // What puts somebody out of a room is told when the room is closed already.
+                let room = client.known_room_name(line.event.room);
                 match Message::of(&line, late, room, me) {
                     Some(message) => Self::Message(message),
                     None => Self::Happened(Happening::of(&line, late, room)?),

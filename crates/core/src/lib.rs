@@ -28,5 +28,6 @@ pub mod rooms;
 pub mod presence;
 mod sessions;
 mod retention;
+mod visible;
 pub mod replica;
 pub mod client;

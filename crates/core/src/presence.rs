@@ -69,7 +69,8 @@ impl Presence {
             return;
         }
         self.local.remove(&place);
-        match linger {
+        // Whoever is attached elsewhere by now is only there.
+        match linger.filter(|_| !self.is_told(&place)) {
             Some(until) => {
                 if let Some(before) = self.lingering.insert(place, until) {
                     self.linger_ends.remove(&(before, place));
@@ -177,12 +178,20 @@ impl Presence {
         self.local.contains_key(place) || self.lingering.contains_key(place)
     }
 
-    /// The servers at which an account has a room open (or is attached); `me` is this one.
+    /// Whether a server that is linked tells of that place.
+    fn is_told(&self, place: &Place) -> bool {
+        self.remote.values().any(|r| r.away_since.is_none() && r.places.contains(place))
+    }
+
+    /// The servers at which an account has a room open (or is attached); `me` is this one. What a
+    /// server told that is away counts only for those who have not come back elsewhere.
     pub fn servers(&self, account: AccountId, room: Option<RoomId>, me: &Slot) -> Vec<Slot> {
         let place = (account, room);
+        let is_back = self.is_here(&place) || self.is_told(&place);
         let mut servers: Vec<Slot> = self
             .remote
             .iter()
+            .filter(|(_, remote)| remote.away_since.is_none() || !is_back)
             .filter(|(_, remote)| remote.places.contains(&place))
             .map(|(slot, _)| slot.clone())
             .collect();
@@ -238,4 +247,58 @@ fn updates(here: &[Place], gone: &[Place], full: bool) -> Vec<PresenceUpdate> {
         gone: p.to_vec(),
     }));
     updates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAT: AccountId = AccountId::new(7);
+
+    fn slot(name: &str) -> Slot {
+        Slot::new(name).unwrap()
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now { time: Time::from_micros(seconds * 1_000_000), wall_ms: seconds * 1000 }
+    }
+
+    fn here(place: Place) -> PresenceUpdate {
+        PresenceUpdate { full: false, here: vec![place], gone: Vec::new() }
+    }
+
+    #[test]
+    fn somebody_who_came_back_elsewhere_is_not_shown_at_the_server_that_died() {
+        let place = (PAT, Some(RoomId::public("lobby")));
+        let mut presence = Presence::default();
+        for (n, name) in ["s2", "s3"].into_iter().enumerate() {
+            presence.link_up(&slot(name), Origin::new(n as u128));
+        }
+        presence.told(&slot("s2"), here(place));
+        let servers = |presence: &Presence| presence.servers(place.0, place.1, &slot("s1"));
+        presence.link_down(at(1), &slot("s2"));
+        assert_eq!(servers(&presence), [slot("s2")], "shown unchanged for the grace");
+
+        let mut elsewhere = presence.clone();
+        elsewhere.told(&slot("s3"), here(place));
+        assert_eq!(servers(&elsewhere), [slot("s3")]);
+        presence.enter(place.0, place.1);
+        assert_eq!(servers(&presence), [slot("s1")]);
+
+        // A link that comes back shows both again.
+        presence.link_up(&slot("s2"), Origin::new(0));
+        assert_eq!(servers(&presence), [slot("s1"), slot("s2")]);
+    }
+
+    #[test]
+    fn whoever_moved_before_his_connection_was_missed_does_not_linger() {
+        let place = (PAT, None);
+        let mut presence = Presence::default();
+        presence.link_up(&slot("s2"), Origin::new(2));
+        presence.enter(place.0, place.1);
+        presence.told(&slot("s2"), here(place));
+        presence.leave(place.0, place.1, Some(at(30).time));
+        assert_eq!(presence.servers(place.0, place.1, &slot("s1")), [slot("s2")]);
+        assert_eq!(presence.changes().last().unwrap().gone, [place], "the others are told");
+    }
 }

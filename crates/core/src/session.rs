@@ -13,6 +13,7 @@ use crate::event::{Event, Identity, Rank, Retention, TEXT_BYTES_MAX};
 use crate::id::{AccountId, ClusterId, Mid, Origin, RequestId, RoomId, ServerId, Slot};
 use crate::time::{Hlc, Key};
 use crate::vector::Vector;
+use crate::visible::is_invisible;
 use crate::wire::wire;
 
 /// Minor version of the protocol between servers and clients; unknown kinds are skipped.
@@ -30,7 +31,7 @@ pub const ROOMS_OPEN_MAX: usize = 256;
 
 /// Why a name or a text is refused, in words for its writer.
 pub fn check_text(text: &str) -> Result<(), String> {
-    if text.trim().is_empty() {
+    if text.is_empty() {
         return Err("the text is empty".into());
     }
     if text.len() > TEXT_BYTES_MAX {
@@ -55,6 +56,12 @@ pub fn check_room(name: &str) -> Result<(), String> {
     }
     if let Some(mark) = name.chars().next().filter(|c| matches!(c, '#' | '@' | '/' | '-')) {
         let rest = &name[mark.len_utf8()..];
+        if mark == '@' {
+            return Err(format!(
+                "{name:?} is a person and no room; what you say to one person goes by dm, and what \
+                 was said is in the history of {name:?}"
+            ));
+        }
         return Err(format!("a room's name does not begin with '{mark}'; say {rest:?}"));
     }
     name_chars(name, "room")
@@ -82,14 +89,11 @@ pub fn check_nick(nick: &str) -> Result<(), String> {
 }
 
 fn name_chars(name: &str, what: &str) -> Result<(), String> {
-    let invisible = |c: &char| {
-        c.is_whitespace()
-            || c.is_control()
-            || matches!(*c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    match name.chars().find(invisible) {
+    match name.chars().find(|c| is_invisible(*c)) {
         Some(c) => Err(format!(
-            "the {what}'s name has {c:?} in it; leave blanks and control characters out"
+            "the {what}'s name has U+{:04X} in it; leave blanks, control characters and what cannot \
+             be seen out",
+            u32::from(c)
         )),
         None => Ok(()),
     }

@@ -51,10 +51,11 @@ pub fn check(file: &std::path::Path) -> Result<(Config, Proof), CheckError> {
     Ok((config, proof))
 }
 
-/// Verifies the certificate and takes the port. Must be called inside a tokio runtime.
+/// Verifies the certificate and the token key, and takes the port. Must be called inside a tokio
+/// runtime.
 ///
 /// # Errors
-/// [`CheckError::Bind`].
+/// [`CheckError::Bind`], [`CheckError::Proof`].
 pub(crate) fn bind(config: &Config, proof: &Proof) -> Result<Endpoint, CheckError> {
     // One secret a server, known to nobody else, and the same after a restart.
     let key = proof.credentials.key_pem.as_bytes();
@@ -64,13 +65,15 @@ pub(crate) fn bind(config: &Config, proof: &Proof) -> Result<Endpoint, CheckErro
         authority_pem: proof.authority_pem.clone(),
         reset_secret: blake3::derive_key("chatty 1 stateless reset", key),
     };
-    Endpoint::server(endpoint).map_err(|source| {
+    let endpoint = Endpoint::server(endpoint).map_err(|source| {
         let file = match source {
             BindError::Credentials(_) => config.certificate.clone(),
             _ => config.file.clone(),
         };
         CheckError::Bind { file, source }
-    })
+    })?;
+    proof.check_token_key(config)?;
+    Ok(endpoint)
 }
 
 #[cfg(test)]

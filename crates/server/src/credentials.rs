@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use chatty_core::id::Slot;
+use chatty_core::id::{ClusterId, Slot};
 use chatty_core::token::TokenKey;
 use chatty_net::pki::{NotAfter, PkiError};
 use chatty_net::{Credentials, CredentialsError, Identity};
@@ -25,6 +25,8 @@ pub struct Proof {
     pub authority_pem: String,
     /// The key of the session tokens.
     pub token_key: TokenKey,
+    /// Whose that key is; `None` if an older version wrote the file.
+    pub token_key_of: Option<ClusterId>,
 }
 
 /// Why the files cannot be used. Nothing was touched.
@@ -57,6 +59,20 @@ pub enum ProofError {
         /// Which file.
         file: PathBuf,
     },
+    /// The token key is of another cluster.
+    #[error(
+        "{}: the token key is of cluster {of}, the certificate of {cluster}; copy it from another \
+         server of this cluster",
+        file.display()
+    )]
+    OtherTokenKey {
+        /// Which file.
+        file: PathBuf,
+        /// Whose it is.
+        of: ClusterId,
+        /// Whose the certificate is.
+        cluster: ClusterId,
+    },
 }
 
 /// Reads the files of a server. Whether the authority signed the certificate, whether it is in
@@ -74,10 +90,28 @@ pub fn load(config: &Config) -> Result<Proof, ProofError> {
         let (of, name) = (identity.slot, config.name.clone());
         return Err(ProofError::OtherSlot { file: config.certificate.clone(), of, name });
     }
-    let token_key = parse_token_key(&files::read(&config.token_key)?)
+    let (token_key_of, token_key) = parse_token_key(&files::read(&config.token_key)?)
         .ok_or_else(|| ProofError::TokenKey { file: config.token_key.clone() })?;
     let credentials = Credentials { cert_pem, key_pem };
-    Ok(Proof { identity, ends, credentials, authority_pem, token_key })
+    Ok(Proof { identity, ends, credentials, authority_pem, token_key, token_key_of })
+}
+
+impl Proof {
+    /// Whether the token key is of the certificate's cluster, as far as its file says. To be asked
+    /// once the authority has vouched for the certificate: else that is what is wrong.
+    ///
+    /// # Errors
+    /// [`ProofError::OtherTokenKey`].
+    pub(crate) fn check_token_key(&self, config: &Config) -> Result<(), ProofError> {
+        let cluster = self.identity.cluster;
+        match self.token_key_of.filter(|of| *of != cluster) {
+            Some(of) => {
+                let file = config.token_key.clone();
+                Err(ProofError::OtherTokenKey { file, of, cluster })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Who a certificate says it is of; not verified.
@@ -87,8 +121,23 @@ pub(crate) fn identity_of(pem: &str) -> Result<(Identity, NotAfter), Credentials
     Ok(Identity::from_certificate(&leaf)?)
 }
 
-fn parse_token_key(text: &str) -> Option<TokenKey> {
+/// What a cluster's token key is kept as: whose it is, and the key. The first line came later: a
+/// file without it may be of any cluster.
+pub(crate) fn token_key_text(cluster: ClusterId, hex_key: &str) -> String {
+    format!("{TOKEN_KEY_OF}{cluster}\n{hex_key}\n")
+}
+
+const TOKEN_KEY_OF: &str = "cluster ";
+
+fn parse_token_key(text: &str) -> Option<(Option<ClusterId>, TokenKey)> {
     let text = text.trim();
+    let (cluster, text) = match text.strip_prefix(TOKEN_KEY_OF) {
+        Some(rest) => {
+            let (cluster, key) = rest.split_once('\n')?;
+            (Some(cluster.trim().parse().ok()?), key.trim())
+        }
+        None => (None, text),
+    };
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
@@ -97,7 +146,7 @@ fn parse_token_key(text: &str) -> Option<TokenKey> {
     for (half, digits) in key.chunks_exact_mut(16).zip([high, low]) {
         half.copy_from_slice(&u128::from_str_radix(digits, 16).ok()?.to_be_bytes());
     }
-    Some(TokenKey::new(key))
+    Some((cluster, TokenKey::new(key)))
 }
 
 #[cfg(test)]
@@ -109,9 +158,18 @@ mod tests {
         let key = parse_token_key(&format!("{}ff\n", "01".repeat(31)));
         let mut bytes = [1; 32];
         bytes[31] = 255;
-        assert_eq!(key, Some(TokenKey::new(bytes)));
+        assert_eq!(key, Some((None, TokenKey::new(bytes))), "as older versions wrote it");
         for bad in [String::new(), "0".repeat(63), "g".repeat(64), format!("+{}", "0".repeat(63))] {
             assert_eq!(parse_token_key(&bad), None);
+            assert_eq!(parse_token_key(&token_key_text(ClusterId::new(1), &bad)), None);
         }
+        assert_eq!(parse_token_key(&format!("cluster me\n{}", "0".repeat(64))), None);
+    }
+
+    #[test]
+    fn a_token_key_says_whose_it_is() {
+        let text = token_key_text(ClusterId::new(9), &"00".repeat(32));
+        let key = TokenKey::new([0; 32]);
+        assert_eq!(parse_token_key(&text), Some((Some(ClusterId::new(9)), key)));
     }
 }

@@ -189,6 +189,11 @@ impl Editor {
         while span(self.line.get(self.first..self.cursor).unwrap_or_default()) >= columns {
             self.first += 1;
         }
+        // What went out of sight comes back when there is room for it.
+        while self.first > 0 && span(self.line.get(self.first - 1..).unwrap_or_default()) < columns
+        {
+            self.first -= 1;
+        }
         let before: String = self.line.iter().skip(self.first).map(|c| look(*c)).collect();
         let column = span(self.line.get(self.first..self.cursor).unwrap_or_default());
         let mut used = 0;
@@ -287,6 +292,9 @@ mod tests {
     fn a_long_line_scrolls_with_the_cursor() {
         let mut editor = typed("abcdefghij");
         assert_eq!(editor.view(5), ("ghij".into(), 4));
+        let mut wider = typed("abcdefghij");
+        wider.view(5);
+        assert_eq!(wider.view(11), ("abcdefghij".into(), 10), "it comes back with the room");
         press(&mut editor, KeyCode::Home);
         assert_eq!(editor.view(5), ("abcd".into(), 0));
     }

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chatty_client::{Chat, Cluster, Direct, Events};
+use chatty_core::event::TEXT_BYTES_MAX;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Input, KeyEventKind};
 use crossterm::{execute, terminal};
-use tokio::io::AsyncBufReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(3);
 /// … and so long when it came through a pipe, as in `send --stdin`.
 const GOODBYE_PLAIN: Duration = Duration::from_secs(45);
+/// Bytes of a line through a pipe, at most: a command and a text.
+const LINE_BYTES_MAX: usize = TEXT_BYTES_MAX + 1024;
 /// How often late lines are told of and direct messages reported as shown.
 const TICK: Duration = Duration::from_millis(400);
 
@@ -209,7 +211,11 @@ impl<W: std::io::Write> Session<W> {
                 Action::Complete(begun) => self.complete(&begun),
             },
             Input::Paste(text) => self.editor.insert(&text),
-            Input::Resize(columns, rows) => self.screen.resize(columns.into(), rows.into())?,
+            Input::Resize(columns, rows) => {
+                // Of several changes, the terminal shows the last one already.
+                let (columns, rows) = terminal::size().unwrap_or((columns, rows));
+                self.screen.resize(columns.into(), rows.into())?;
+            }
             _ => {}
         }
         Ok(true)
@@ -253,7 +259,8 @@ impl<W: std::io::Write> Session<W> {
 async fn plain(chat: Chat, mut events: Events, mut talker: Talker) -> Result<(), Trouble> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut input = tokio::io::BufReader::new(tokio::io::stdin()).lines();
+    let (read, mut input) = mpsc::channel(1);
+    tokio::spawn(crate::lines::read(LINE_BYTES_MAX, read));
     let mut tick = tokio::time::interval(TICK);
     let mut until: Option<Instant> = None;
     let mut failed = false;
@@ -280,9 +287,10 @@ async fn plain(chat: Chat, mut events: Events, mut talker: Talker) -> Result<(),
                 talker.marks.report(&chat);
                 true
             }
-            line = input.next_line(), if until.is_none() && talker.is_idle() => {
-                let goes_on = match line? {
-                    Some(line) => talker.said(words::parse(&line)),
+            line = input.recv(), if until.is_none() && talker.is_idle() => {
+                let goes_on = match line.transpose()? {
+                    Some(Ok(line)) => talker.said(words::parse(&line)),
+                    Some(Err(why)) => talker.said(words::Said::Wrong(why)),
                     None => false,
                 };
                 if !goes_on {

@@ -67,6 +67,8 @@ pub struct Screen<W: Write> {
     prompt: Vec<Piece>,
     input: (String, usize),
     look: Look,
+    /// Columns of the prompt and what is typed as they stand on the screen, and the cursor's.
+    drawn: (usize, usize),
 }
 
 /// Whether the prompt stands on the screen as it is here.
@@ -89,15 +91,26 @@ impl<W: Write> Screen<W> {
             prompt: Vec::new(),
             input,
             look: Look::Old,
+            drawn: (0, 0),
         }
     }
 
-    /// The terminal has another size: what is above has moved, nobody knows where.
+    /// The terminal has another size: what is above has moved, nobody knows where. The line being
+    /// typed was broken into several rows if it does not fit any more, and goes whole; it comes
+    /// back with the next [`Self::draw`], once it is cut to the new size.
     pub fn resize(&mut self, columns: usize, rows: usize) -> io::Result<()> {
+        // The cursor goes with the character before it when it stands behind the last one.
+        let (width, cursor) = self.drawn;
+        let up = cursor.min(width.saturating_sub(1)) / columns.max(1);
+        if up > 0 {
+            write!(self.to, "\x1b[{up}A")?;
+        }
+        write!(self.to, "\r\x1b[J")?;
+        self.drawn = (0, 0);
         (self.columns, self.rows) = (columns.max(10), rows.max(2));
         self.lines.clear();
         self.look = Look::Old;
-        self.draw()
+        Ok(())
     }
 
     /// Columns left for what is typed.
@@ -131,6 +144,8 @@ impl<W: Write> Screen<W> {
             write!(self.to, "{}", self.paint.text(colour, text))?;
         }
         write!(self.to, "{}", self.input.0)?;
+        let prompt = self.columns - self.input_columns();
+        self.drawn = (prompt + self.input.0.width(), prompt + self.input.1);
         self.place_cursor()?;
         self.to.flush()
     }
@@ -146,6 +161,7 @@ impl<W: Write> Screen<W> {
     /// Adds a line above the prompt; [`Self::draw`] shows it.
     pub fn print(&mut self, line: &[Piece], own: Option<(Own, Mark)>) -> io::Result<()> {
         let rows = broken(line, self.columns - MARK_COLUMNS);
+        self.drawn = (0, 0);
         write!(self.to, "\r\x1b[K")?;
         for (n, row) in rows.iter().enumerate() {
             match own {
@@ -295,6 +311,22 @@ mod tests {
         screen.mark(1, Mark::Replicated).unwrap();
         screen.mark(7, Mark::Replicated).unwrap();
         assert_eq!(written(&mut screen), "", "it has scrolled away");
+    }
+
+    #[test]
+    fn a_narrower_terminal_keeps_no_copies_of_what_is_typed() {
+        let mut screen = screen(100);
+        screen.set_input(("x".repeat(80), 80));
+        screen.draw().unwrap();
+        written(&mut screen);
+        // 82 columns were broken into three rows of 40; the cursor is in the last one.
+        screen.resize(40, 10).unwrap();
+        assert_eq!(written(&mut screen), "\x1b[2A\r\x1b[J", "and not drawn as it was");
+        screen.set_input(("x".repeat(30), 30));
+        screen.draw().unwrap();
+        assert!(written(&mut screen).starts_with("\r\x1b[K> xxx"));
+        screen.resize(100, 10).unwrap();
+        assert_eq!(written(&mut screen), "\r\x1b[J", "one row stays one");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::future::Future;
 
 use chatty_client::{
     Chat, Cluster, Event, Failure, Happening, Level, LostWhy, Message, MessageState, Target,
-    Ticket, safe,
+    Ticket, What, safe,
 };
 use chatty_core::event::Rank;
 use chatty_core::id::RoomId;
@@ -382,7 +382,12 @@ impl Talker {
     fn joined(&mut self, opened: &RoomOpened) {
         let room = opened.room.name.clone();
         self.rooms.insert(opened.room.id, room.clone());
-        if self.target == Some(Target::Room(room.clone())) || self.target.is_none() {
+        let in_front = match &self.target {
+            Some(Target::Room(typed)) => RoomId::public(typed) == opened.room.id,
+            Some(Target::Nick(_) | Target::Account(_)) => false,
+            None => true,
+        };
+        if in_front {
             self.target = Some(Target::Room(room.clone()));
         }
         let me = self.chat.state().account.unwrap_or_default();
@@ -521,6 +526,11 @@ impl Talker {
 
     fn on_happening(&mut self, happening: &Happening) {
         self.remember(&happening.nick);
+        // Whoever is put out himself is told by the closing of the room.
+        let me = self.chat.state().account;
+        if matches!(&happening.what, What::Kicked { account, .. } if me == Some(*account)) {
+            return;
+        }
         self.late += usize::from(happening.late);
         self.line(quiet(out::happening_line(happening)));
     }

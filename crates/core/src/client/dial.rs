@@ -24,6 +24,8 @@ struct Known {
     retry_at: Time,
     /// The back-off of the next failure.
     step: Duration,
+    /// Whether somebody answered there, last time, who is not of this cluster.
+    stranger: bool,
     /// The list's order: lower is dialled first.
     rank: u64,
 }
@@ -73,6 +75,7 @@ impl Dialer {
             addr: addr.to_owned(),
             retry_at: Time::default(),
             step: self.min,
+            stranger: false,
             rank,
         });
     }
@@ -103,6 +106,7 @@ impl Dialer {
     /// A dial or an attach failed.
     pub(super) fn failed(&mut self, now: Time, addr: &str, rng: &mut Rng) {
         let Some(known) = self.known.iter_mut().find(|known| known.addr == addr) else { return };
+        known.stranger = false;
         let step = known.step;
         known.step = (step * 2).min(self.max);
         let half = u64::try_from(step.as_micros() / 2).unwrap_or(u64::MAX);
@@ -115,6 +119,18 @@ impl Dialer {
                 twin.retry_at = twin.retry_at.max(retry_at);
             }
         }
+    }
+
+    /// Somebody else answered there.
+    pub(super) fn stranger(&mut self, addr: &str) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.addr == addr) {
+            known.stranger = true;
+        }
+    }
+
+    /// Whether that is so at every address known.
+    pub(super) fn all_strangers(&self) -> bool {
+        self.known.iter().all(|known| known.stranger)
     }
 
     /// An attached server was lost or left; after a short session its back-off goes on growing.

@@ -25,6 +25,8 @@ pub enum Input {
     Connected(Conn),
     /// The dial failed or the connection is gone.
     Disconnected(Conn, String),
+    /// The dial reached somebody who cannot prove to be of this cluster, and why.
+    Stranger(Conn, String),
     /// Bytes came that are no whole item yet: somebody is alive.
     Heard(Conn),
     /// An item came.

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::id::{AccountId, RequestId, RoomId, Slot};
 use crate::rng::Rng;
-use crate::session::{Attach, CLIENT_MINOR, Item, Plain, Request, ServerAddr, Welcome};
+use crate::session::{Attach, CLIENT_MINOR, Code, Item, Plain, Request, ServerAddr, Welcome};
 use crate::time::{Key, Time};
 use crate::vector::Vector;
 
@@ -155,6 +155,11 @@ impl Client {
         self.rooms.name(room)
     }
 
+    /// A room's name by its id, while it is open and for some time after.
+    pub fn known_room_name(&self, room: RoomId) -> Option<&str> {
+        self.rooms.known_name(room)
+    }
+
     /// How many more messages fit the window of unanswered ones; a [`Command::Send`] beyond a
     /// window more is refused as busy.
     pub fn sends_free(&self) -> usize {
@@ -183,6 +188,7 @@ impl Client {
             Input::Command(command) => self.on_command(now, command),
             Input::Connected(conn) => self.on_connected(now, conn),
             Input::Disconnected(conn, why) => self.on_disconnected(now, conn, why),
+            Input::Stranger(conn, why) => self.on_stranger(now, conn, why),
             Input::Heard(conn) => {
                 if let Some(session) = self.session(conn) {
                     session.heard_at = now;
@@ -355,6 +361,27 @@ impl Client {
         if current == conn {
             self.fail_over(now, LostWhy::Closed(why));
         }
+    }
+
+    /// A client that was attached before goes on trying: whoever answers now in the place of all
+    /// servers will not for ever. One that never was has the wrong fingerprint or addresses.
+    fn on_stranger(&mut self, now: Time, conn: Conn, why: String) {
+        let addr = match &self.phase {
+            Phase::Dialing { conn: dialed, addr, .. } if *dialed == conn => addr.clone(),
+            _ => return,
+        };
+        self.dialer.stranger(&addr);
+        if self.account.is_some() || !self.dialer.all_strangers() {
+            self.fail_over(now, LostWhy::Closed(why));
+            self.dialer.stranger(&addr);
+            return;
+        }
+        self.outputs.push_back(Output::Hangup(conn));
+        let why = format!(
+            "none of the servers given proves to be of this cluster ({why}); the URL or the folder \
+             is of another cluster: take the one that this cluster's `up` printed"
+        );
+        self.end(Some(Failure::Refused(Code::Invalid, why)));
     }
 
     /// Gives this server up and dials the next one, at once if one is left to try.

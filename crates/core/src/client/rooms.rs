@@ -21,6 +21,8 @@ const LATE_MS: u64 = 1000;
 /// Before a room's opening is covered by a token, lines older than the opening by more than this
 /// are history that nobody asked for. Two seconds: the most that servers' clocks may differ.
 const BEFORE_MS: u64 = 2000;
+/// Rooms whose names are remembered after they were closed.
+const CLOSED_MAX: usize = 256;
 /// People whose direct messages can be read again after a gap.
 const DIRECTS_MAX: usize = 1024;
 
@@ -56,6 +58,8 @@ impl Room {
 #[derive(Clone, Debug)]
 pub(super) struct Rooms {
     open: BTreeMap<RoomId, Room>,
+    /// Names of rooms that were closed: what was told before may still be on its way to the program.
+    closed: BTreeMap<RoomId, String>,
     /// Direct messages and changes of names, of all people.
     elsewhere: Seen,
     elsewhere_newest: BTreeMap<RoomId, Key>,
@@ -67,6 +71,7 @@ impl Rooms {
     pub(super) fn new(remembered: usize) -> Self {
         Self {
             open: BTreeMap::new(),
+            closed: BTreeMap::new(),
             elsewhere: Seen::default(),
             elsewhere_newest: BTreeMap::new(),
             directs: BTreeMap::new(),
@@ -76,6 +81,11 @@ impl Rooms {
 
     pub(super) fn name(&self, room: RoomId) -> Option<&str> {
         self.open.get(&room).map(|room| room.name.as_str())
+    }
+
+    /// The name of a room that is open, or was.
+    pub(super) fn known_name(&self, room: RoomId) -> Option<&str> {
+        self.name(room).or_else(|| self.closed.get(&room).map(String::as_str))
     }
 
     /// What the attach repeats.
@@ -105,7 +115,12 @@ impl Rooms {
     }
 
     pub(super) fn close(&mut self, room: RoomId) -> bool {
-        self.open.remove(&room).is_some()
+        let Some(closed) = self.open.remove(&room) else { return false };
+        if self.closed.len() >= CLOSED_MAX {
+            self.closed.pop_first();
+        }
+        self.closed.insert(room, closed.name);
+        true
     }
 
     /// A room is out of sight once its closing is answered.

@@ -639,3 +639,56 @@ fn a_foreign_token_ends_the_client_with_the_reason() {
     let ended = ClientEvent::Ended(Some(Failure::Refused(code, "not ours".into())));
     assert_eq!(events(&mut client), [ended]);
 }
+
+#[test]
+fn a_client_of_another_cluster_is_told_at_once() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    for dial in 1..=3 {
+        let (conn, _) = dialed(&mut client);
+        client.handle(at(dial), Input::Stranger(conn, "unknown issuer".into()));
+    }
+    let told = events(&mut client);
+    let Some(ClientEvent::Ended(Some(Failure::Refused(Code::Invalid, why)))) = told.last() else {
+        panic!("{told:?}");
+    };
+    assert!(why.contains("another cluster") && why.contains("unknown issuer"), "{why}");
+}
+
+#[test]
+fn one_stranger_among_the_servers_ends_nothing() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    for _ in 0..2 {
+        let (conn, _) = dialed(&mut client);
+        client.handle(at(1), Input::Stranger(conn, "unknown issuer".into()));
+    }
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(2), Input::Disconnected(conn, "no answer".into()));
+    assert!(!client.is_ended(), "the third may be of the cluster");
+
+    // Nor when all answer so later on: once attached, a client knows better.
+    let (mut client, conn) = attached();
+    client.handle(at(3), Input::Disconnected(conn, "gone".into()));
+    for ms in (4..).step_by(1000).take(12) {
+        client.handle_timeout(at(ms));
+        while let Some((conn, _)) = drain(&mut client).into_iter().find_map(|output| match output {
+            Output::Dial(conn, addr) => Some((conn, addr)),
+            _ => None,
+        }) {
+            client.handle(at(ms), Input::Stranger(conn, "unknown issuer".into()));
+        }
+    }
+    assert!(!client.is_ended());
+}
+
+#[test]
+fn the_name_of_a_room_outlives_its_closing() {
+    let (mut client, conn) = attached();
+    let lobby = RoomId::public("lobby");
+    open_lobby(&mut client, conn, vec![]);
+    let why = ClosedWhy::Kicked { by: "bob".into(), reason: String::new() };
+    let closed = RoomClosed { room: lobby, name: "lobby".into(), why };
+    client.handle(at(5), Input::Item(conn, Item::RoomClosed(closed)));
+    assert_eq!((client.room_name(lobby), client.known_room_name(lobby)), (None, Some("lobby")));
+}

@@ -113,9 +113,9 @@ impl Replica {
                 servers: self.presence.servers(account, Some(room), me),
             })
             .collect();
+        let name = self.rooms.name(room).unwrap_or(&who.room).to_string();
         for (people, more) in pieces(people) {
-            let room = who.room.clone();
-            let request = who.request;
+            let (request, room) = (who.request, name.clone());
             self.answer(id, Item::Participants(Participants { request, room, people, more }));
         }
         Ok(())

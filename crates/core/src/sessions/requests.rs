@@ -378,7 +378,8 @@ impl Replica {
                 text
             }
         };
-        let item = TopicIs { request: topic.request, room: topic.room, topic: text };
+        let name = self.rooms.name(room).map_or(topic.room, str::to_string);
+        let item = TopicIs { request: topic.request, room: name, topic: text };
         self.answer(id, Item::TopicIs(item));
         Ok(())
     }
@@ -412,6 +413,7 @@ impl Replica {
             return Err((Code::Invalid, why));
         }
         let account = self.person(&kick.nick)?;
+        self.check_kickable(id, room, account)?;
         let here = self.rooms.is_member(room, account)
             || !self.presence.servers(account, Some(room), &self.config.me.slot).is_empty();
         if !here {
@@ -425,6 +427,23 @@ impl Replica {
         });
         self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
         self.answer(id, Item::Done(Plain { request: kick.request }));
+        Ok(())
+    }
+
+    /// A room is never without its founder by somebody else's doing, and who wants to go leaves.
+    fn check_kickable(
+        &self,
+        id: SessionId,
+        room: RoomId,
+        account: AccountId,
+    ) -> Result<(), (Code, String)> {
+        if account == self.account(id) {
+            return Err((Code::Invalid, "you cannot put yourself out; leave the room".into()));
+        }
+        if self.rooms.rank(room, account) == Rank::Founder {
+            let why = "nobody can put the founder of a room out of it";
+            return Err((Code::Forbidden, why.into()));
+        }
         Ok(())
     }
 

@@ -80,6 +80,18 @@ fn a_certificate_of_another_cluster_is_told() {
 }
 
 #[test]
+fn a_token_key_of_another_cluster_is_told() {
+    let (made, other) = (Made::new(), Made::new());
+    copy(&other.server().token_key(), &made.server().token_key());
+    let error = made.error();
+    assert!(error.contains("token.key: the token key is of cluster"), "{error}");
+    // One that an older version wrote says nothing of its cluster.
+    let text = fs::read_to_string(other.server().token_key()).unwrap();
+    fs::write(made.server().token_key(), text.lines().last().unwrap()).unwrap();
+    made.identity();
+}
+
+#[test]
 fn a_certificate_of_another_slot_is_told() {
     let made = Made::new();
     let config = made.server().config();

@@ -46,9 +46,14 @@ impl Layout {
         self.dir.join("client.toml")
     }
 
+    /// Where the servers' folders are.
+    pub fn servers(&self) -> PathBuf {
+        self.dir.join("servers")
+    }
+
     /// A server's folder.
     pub fn server(&self, name: &Slot) -> ServerLayout {
-        ServerLayout { dir: self.dir.join("servers").join(name.as_str()) }
+        ServerLayout { dir: self.servers().join(name.as_str()) }
     }
 }
 

@@ -11,6 +11,7 @@
 //! A second call repairs what is missing and changes nothing else, after an interruption too.
 //! `cluster.toml` is the record of what was issued, so it is written before the certificates.
 
+mod foreign;
 mod layout;
 mod plan;
 mod record;
@@ -24,7 +25,7 @@ use chatty_net::CredentialsError;
 use chatty_net::pki::{Authority, Fingerprint, Identity, PkiError, SERVER_VALIDITY};
 
 use crate::config::{self, ConfigError};
-use crate::credentials::identity_of;
+use crate::credentials::{identity_of, token_key_text};
 use crate::files::{self, FileError, Readable};
 use crate::random::{self, NoRandomness};
 
@@ -53,6 +54,17 @@ pub enum InitError {
     /// The servers asked for cannot be.
     #[error("{0}")]
     Wanted(String),
+    /// The folder holds a part of another cluster.
+    #[error(
+        "{} is of a cluster whose authority is not here: bring back {} or take another folder",
+        file.display(), record.display()
+    )]
+    Foreign {
+        /// What is there.
+        file: PathBuf,
+        /// What is not.
+        record: PathBuf,
+    },
     /// There is no cluster in the folder.
     #[error("{}: no cluster is here; make one with: chatty-server init --dir DIR", dir.display())]
     NoCluster {
@@ -138,6 +150,7 @@ pub fn init(dir: &Path, wanted: &Wanted) -> Result<Cluster, InitError> {
         }
         None => {
             let servers = wanted.servers()?;
+            foreign::check(&layout)?;
             files::make_folder(&layout.authority_dir(), Readable::ByOwner)?;
             let authority = make_authority(&layout)?;
             let record = Record::new(authority.cluster(), &servers)?;
@@ -147,7 +160,8 @@ pub fn init(dir: &Path, wanted: &Wanted) -> Result<Cluster, InitError> {
     };
     if !layout.token_key().exists() {
         let key = random::hex_key()?;
-        files::write(&layout.token_key(), &format!("{key}\n"), Readable::ByOwner)?;
+        let text = token_key_text(record.cluster, &key);
+        files::write(&layout.token_key(), &text, Readable::ByOwner)?;
     }
     for slot in &record.slots {
         make_server(&layout, &authority, &record, slot)?;

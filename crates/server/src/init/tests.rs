@@ -139,3 +139,19 @@ fn a_reissue_is_the_next_generation_of_the_same_slot() {
     let error = reissue(dir.path(), "s9").unwrap_err().to_string();
     assert_eq!(error, "the cluster has no server s9; it has s1, s2, s3");
 }
+
+#[test]
+fn parts_of_another_cluster_are_told_before_anything_is_made() {
+    for part in ["client.toml", "token.key", "servers/s1/server.toml"] {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join(part);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "of another").unwrap();
+        let before = contents(dir.path());
+
+        let error = init(dir.path(), &three()).unwrap_err().to_string();
+
+        assert!(error.contains("cluster.toml or take another folder"), "{error}");
+        assert_eq!(contents(dir.path()), before);
+    }
+}
