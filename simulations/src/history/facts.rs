@@ -207,6 +207,19 @@ impl<'a> Facts<'a> {
         readers.copied().filter(|server| !self.held.contains(&(*identity, *server))).collect()
     }
 
+    /// An acknowledgement of an event that is not there any more, and where a repetition of it is: a
+    /// message that is held at several places stands at the smallest. What was only stored on a disk
+    /// that was lost does not count.
+    pub(super) fn lost_event<'s>(&self, sent: &'s Sent) -> Option<(&'s Answer, Key)> {
+        let place = self.places.get(&sent.identity()?)?.key;
+        let is_gone = |answer: &&Answer| {
+            let excused = answer.level == Level::Stored
+                && self.is_disk_lost_after(answer.server, answer.index);
+            answer.key.is_some_and(|key| key < place) && !excused
+        };
+        sent.answers.iter().find(is_gone).map(|answer| (answer, place))
+    }
+
     /// The best level that a server said of a message, with where and by whom.
     pub(super) fn best(sent: &Sent) -> Option<&Answer> {
         sent.answers.iter().max_by_key(|answer| answer.level)

@@ -28,6 +28,9 @@ pub struct Figures {
     /// Acknowledged as stored only and not in every final timeline, whether that breaks a promise
     /// or the one disk was lost.
     pub stored_lost: usize,
+    /// Acknowledged, then lost by the servers (and not with a disk), and there all the same because
+    /// the sender said it again.
+    pub repaired: usize,
     /// Lines shown to sessions, on pages not counted.
     pub shown: usize,
     /// Pages read.
@@ -111,6 +114,7 @@ pub fn figures(history: &History) -> Figures {
             continue;
         };
         let is_lost = !facts.absent(&best.identity).is_empty();
+        figures.repaired += usize::from(!is_lost && facts.lost_event(sent).is_some());
         match best.level {
             Level::Replicated => {
                 figures.replicated += 1;

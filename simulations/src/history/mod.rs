@@ -193,7 +193,8 @@ impl Shown {
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// What was acknowledged is in the final timeline of every server. (Said as `stored` by a server
+    /// What was acknowledged is in the final timeline of every server, as that very event or an
+    /// earlier one: its sender's repetition must not be what saved it. (Said as `stored` by a server
     /// that lost its disk afterwards, it may be gone.)
     Lost,
     /// No message is shown twice to a session, or stands twice in a timeline.

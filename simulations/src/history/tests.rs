@@ -154,6 +154,20 @@ fn what_was_only_stored_may_go_with_the_disk_and_nothing_else_may() {
 }
 
 #[test]
+fn an_acknowledged_event_that_only_its_senders_repetition_replaced_is_lost() {
+    // Acknowledged at a place above where the message is in the end.
+    let below = |level| {
+        let (mid, key) = (line(3).mid, Some(key_of(25, 3)));
+        did(ANN, Did::Answered { ticket: 3, mid, key, level, server: 0 })
+    };
+    breaks(Rule::Lost, "repetition is there", 18, vec![below(Level::Stored)]);
+    breaks(Rule::Lost, "repetition is there", 18, vec![below(Level::Replicated)]);
+    keeps_all(18, vec![below(Level::Stored), What::DiskLost(0)]);
+    let found = figures(&with(18, vec![below(Level::Stored)]));
+    assert_eq!((found.repaired, found.replicated_lost), (1, 0));
+}
+
+#[test]
 fn a_message_shown_twice_to_a_session_is_duplicated() {
     breaks(Rule::Duplicated, "ann was shown", 21, vec![saw(ANN, line(1))]);
     let alias = line_at(1, key_of(11, 2));
@@ -205,7 +219,7 @@ fn a_final_timeline_that_does_not_rise_is_out_of_order() {
 
 #[test]
 fn a_page_without_what_was_answered_before_does_not_read_its_writes() {
-    breaks(Rule::ReadYourWrites, "bob had been answered", 12, vec![read(BOB, 11_500, &[line(1)])]);
+    breaks(Rule::ReadYourWrites, "bob asked", 12, vec![read(BOB, 11_500, &[line(1)])]);
     // Asked before the answer, or of a part of the timeline that ends before.
     keeps_all(12, vec![read(BOB, 10_500, &[line(1)])]);
     let (asked, before) = (Time::from_micros(11_500), Some(line(2).key));
@@ -216,7 +230,7 @@ fn a_page_without_what_was_answered_before_does_not_read_its_writes() {
 
 #[test]
 fn a_page_without_what_was_seen_before_is_no_monotonic_read() {
-    breaks(Rule::MonotonicReads, "ann had seen", 16, vec![read(ANN, 16_000, &[line(1)])]);
+    breaks(Rule::MonotonicReads, "ann asked", 16, vec![read(ANN, 16_000, &[line(1)])]);
     keeps_all(16, vec![read(ANN, 13_500, &[line(1)])]);
 }
 
@@ -228,7 +242,7 @@ fn a_server_that_said_stale_may_lack_what_it_named() {
         vec![did(ANN, Did::Attached { account, server: 2, stale }), read(ANN, 16_000, &[line(1)])]
     };
     keeps_all(16, moved(1));
-    breaks(Rule::MonotonicReads, "ann had seen", 16, moved(2));
+    breaks(Rule::MonotonicReads, "ann asked", 16, moved(2));
 }
 
 #[test]

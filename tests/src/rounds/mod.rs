@@ -98,8 +98,9 @@ impl Judged {
 
     /// The cells that every table has.
     fn cells(&self) -> Row {
-        let Figures { sent, replicated, stored_only, replicated_lost, stored_lost, .. } =
-            &self.figures;
+        let Figures {
+            sent, replicated, stored_only, replicated_lost, stored_lost, repaired, ..
+        } = &self.figures;
         let named = [Rule::Lost, Rule::Duplicated, Rule::Reordered];
         let others: Vec<_> = Rule::ALL.into_iter().filter(|rule| !named.contains(rule)).collect();
         vec![
@@ -108,6 +109,7 @@ impl Judged {
             ("lost", Cell::Count(*replicated_lost)),
             ("stored only", Cell::Count(*stored_only)),
             ("of these lost", Cell::Count(*stored_lost)),
+            ("saved by its sender", Cell::Count(*repaired)),
             ("doubled", Cell::Count(self.broken(&[Rule::Duplicated]))),
             ("out of order", Cell::Count(self.broken(&[Rule::Reordered]))),
             ("other faults", Cell::Count(self.broken(&others) + self.troubles.len())),

@@ -1,12 +1,13 @@
 //! Rounds in which processes are killed and disks wiped, on one machine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatty_core::id::RoomId;
 use chatty_core::rng::Rng;
-use chatty_core::session::{ServerState, Status};
+use chatty_core::session::{Level, ServerState, Status};
 use chatty_core::vector::Vector;
 use chatty_simulations::history::{Did, History, Server, Session, Shown, Stall, What};
 
@@ -119,6 +120,10 @@ impl Run<'_> {
                 all.push(("of the killed one's", stall(true)));
             }
             Fault::All | Fault::Wipe => {
+                if fault == Fault::All {
+                    let only_stored = only_stored_when_killed(&judged.history);
+                    all.push(("only stored at the kill", Cell::Count(only_stored)));
+                }
                 let longest = judged.figures.stalls.values().map(Stall::longest).max();
                 all.push(("stall", Cell::Longest(longest.unwrap_or_default())));
             }
@@ -283,9 +288,25 @@ fn victim_of(history: &History) -> Option<Server> {
     })
 }
 
+/// How many messages had been acknowledged as stored and not yet as replicated when the servers were
+/// killed.
+fn only_stored_when_killed(history: &History) -> usize {
+    let mut levels = BTreeMap::new();
+    for op in &history.ops {
+        match &op.what {
+            What::Client(session, Did::Answered { ticket, level, .. }) => {
+                levels.insert((*session, *ticket), *level);
+            }
+            What::Down(_) => break,
+            _ => {}
+        }
+    }
+    levels.values().filter(|level| **level == Level::Stored).count()
+}
+
 /// The sessions that were attached to that server when it went down.
 fn clients_of(history: &History, victim: Server) -> Vec<Session> {
-    let mut at = std::collections::BTreeMap::new();
+    let mut at = BTreeMap::new();
     for op in &history.ops {
         match &op.what {
             What::Client(session, Did::Attached { server, .. }) => {

@@ -8,7 +8,7 @@ use chatty_core::session::Level;
 use chatty_core::time::Time;
 
 use super::Found;
-use crate::history::facts::{Cut, Facts, Fate, Sent, SightKind};
+use crate::history::facts::{Answer, Cut, Facts, Fate, Sent, SightKind};
 use crate::history::{Did, Rule, Server, Session, What};
 
 pub(super) fn lost(facts: &Facts<'_>, found: &mut Found) {
@@ -18,17 +18,26 @@ pub(super) fn lost(facts: &Facts<'_>, found: &mut Found) {
             continue;
         }
         let absent = facts.absent(&identity);
-        if !absent.is_empty() {
-            let what = format!(
-                "message {ticket} of {} in {} ({}) was acknowledged as {} by {} and is not on {}",
+        let said = |answer: &Answer| {
+            format!(
+                "message {ticket} of {} in {} ({}) was acknowledged as {} by {}",
                 facts.session(*session),
                 facts.room(sent.room),
                 identity.mid,
-                words(best.level),
-                facts.server(best.server),
-                facts.servers(absent),
-            );
+                words(answer.level),
+                facts.server(answer.server),
+            )
+        };
+        if !absent.is_empty() {
+            let what = format!("{} and is not on {}", said(best), facts.servers(absent));
             found.add(Rule::Lost, best.at, what);
+        } else if let Some((answer, place)) = facts.lost_event(sent) {
+            let what = format!(
+                "{} at {}, and that event is gone: only its sender's repetition is there, at {place}",
+                said(answer),
+                answer.key.unwrap_or(place),
+            );
+            found.add(Rule::Lost, answer.at, what);
         }
     }
 }

@@ -8,6 +8,7 @@ use chatty_core::time::{Key, Time};
 
 use super::Found;
 use crate::history::facts::Facts;
+use crate::history::write::seconds;
 use crate::history::{Did, Op, Rule, Session, Shown, What};
 
 /// What a session knows of a room.
@@ -113,6 +114,7 @@ fn missing_on(
         Rule::ReadYourWrites => (&known.wrote, "had been answered"),
         _ => (&known.saw, "had seen"),
     };
+    let mut missing = Vec::new();
     for (identity, (keys, since)) in messages {
         if there.contains(identity) || *since > page.asked {
             continue;
@@ -126,16 +128,22 @@ fn missing_on(
         let is_excused = |key: Key| stale.contains(&key.origin);
         let anywhere = all.clone().next().is_some();
         if anywhere && all.clone().all(belongs) && !all.any(is_excused) {
-            let what = format!(
-                "{} {verb} {} of {} {} ms before it asked for a page that should have it and \
-                 has not",
-                facts.session(page.session),
-                identity.mid,
-                facts.room(page.room),
-                page.asked.since(*since).as_millis(),
-            );
-            found.add(rule, page.at, what);
+            missing.push((*since, identity.mid));
         }
+    }
+    if let Some((since, mid)) = missing.iter().max() {
+        let what = format!(
+            "{} asked at {} for a page of {}, got {} lines{}, and lacks {} messages that it {verb}, \
+             the last of them {mid} {} ms before it asked",
+            facts.session(page.session),
+            seconds(page.asked),
+            facts.room(page.room),
+            page.lines.len(),
+            if page.more { "" } else { " and that there are no older ones" },
+            missing.len(),
+            page.asked.since(*since).as_millis(),
+        );
+        found.add(rule, page.at, what);
     }
 }
 
