@@ -62,6 +62,10 @@ pub(super) fn run(fault: Fault, rounds: u32, options: &Options) -> Result<Verdic
             verdict = Verdict::Broken;
             keep(&folder.join(format!("round-{round}")), &judged, &run.logs())?;
         }
+        if !judged.troubles.is_empty() {
+            eprintln!("the servers did not come to rest: no more rounds");
+            break;
+        }
     }
     println!("{table}");
     for lost in run.reread()? {
@@ -69,6 +73,18 @@ pub(super) fn run(fault: Fault, rounds: u32, options: &Options) -> Result<Verdic
         eprintln!("{lost}");
     }
     Ok(verdict)
+}
+
+impl Fault {
+    /// What stands in the table when the fault could not be made to its end.
+    fn not_done(self) -> Row {
+        let unknown = || Cell::Word("?".into());
+        match self {
+            Self::Kill => vec![("killed", unknown())],
+            Self::All => vec![("killed within", unknown())],
+            Self::Wipe => vec![("wiped", unknown()), ("catch-up", unknown())],
+        }
+    }
 }
 
 impl Run<'_> {
@@ -98,14 +114,17 @@ impl Run<'_> {
         let guests = self.servers.names().iter().flat_map(guests).collect();
         let crowd = Crowd::gather(self.servers.cluster(), recorder.clone(), guests)?;
         crowd.now(Phase::Talking);
-        let mut cells = match fault {
-            Fault::Kill => self.kill_one(&recorder)?,
-            Fault::All => self.kill_all(&recorder)?,
-            Fault::Wipe => self.wipe_each(&recorder)?,
+        let struck = match fault {
+            Fault::Kill => self.kill_one(&recorder),
+            Fault::All => self.kill_all(&recorder),
+            Fault::Wipe => self.wipe_each(&recorder),
         };
         crowd.now(Phase::Quiet);
-        let troubles = self.finish(&recorder, crowd, &rooms)?;
+        // A server that does not come back is a finding like any other: the record is kept.
+        let mut troubles: Vec<_> = struck.as_ref().err().cloned().into_iter().collect();
+        troubles.extend(self.finish(&recorder, crowd, &rooms));
         let judged = Judged::new(recorder.history(), troubles);
+        let mut cells = struck.unwrap_or_else(|_| fault.not_done());
         let mut all = judged.cells();
         match fault {
             Fault::Kill => {
@@ -133,12 +152,7 @@ impl Run<'_> {
     }
 
     /// Waits until all is at rest and reads all timelines; says what did not come to rest.
-    fn finish(
-        &mut self,
-        recorder: &Arc<Recorder>,
-        crowd: Crowd,
-        rooms: &[String],
-    ) -> Result<Vec<String>, String> {
+    fn finish(&mut self, recorder: &Arc<Recorder>, crowd: Crowd, rooms: &[String]) -> Vec<String> {
         let mut troubles = recorder.all_ended();
         troubles.extend(crowd.settle().err());
         let same = until("all servers show the same", CONVERGE_MAX, || {
@@ -146,20 +160,24 @@ impl Run<'_> {
         });
         troubles.extend(same.err());
         for (server, name) in self.servers.names().iter().enumerate() {
-            let read = self.read(name, rooms.to_vec())?;
-            if server == 0 {
-                crowd.wait_shown(&read);
-            }
-            for (room, lines) in read {
-                recorder.note(What::Final(server, room, lines));
+            match self.read(name, rooms.to_vec()) {
+                Ok(read) => {
+                    if server == 0 {
+                        crowd.wait_shown(&read);
+                    }
+                    for (room, lines) in read {
+                        recorder.note(What::Final(server, room, lines));
+                    }
+                }
+                Err(why) => troubles.push(why),
             }
         }
-        crowd.end(&self.place)?;
+        troubles.extend(crowd.end(&self.place).err());
         for room in rooms {
             let lines = last_final(&recorder.history(), RoomId::public(room));
             self.earlier.push((room.clone(), lines));
         }
-        Ok(troubles)
+        troubles
     }
 
     fn all_status(&self) -> Result<Vec<Status>, String> {

@@ -55,6 +55,7 @@ impl Table {
         let total = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
             let sum = cells.fold(None, |total: Option<Cell>, cell| match (total, cell) {
+                (total, Cell::Word(_)) => total,
                 (Some(Cell::Count(a)), Cell::Count(b)) => Some(Cell::Count(a + b)),
                 (Some(Cell::Longest(a)), Cell::Longest(b)) => Some(Cell::Longest(a.max(*b))),
                 (None, Cell::Count(_) | Cell::Longest(_)) => Some(cell.clone()),
