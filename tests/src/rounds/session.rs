@@ -23,6 +23,8 @@ use super::recorder::Recorder;
 
 /// How long a call waits for a server: longer than all of them are ever down here.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A server at rest answers at once; one that does not is a finding.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of a page that a talking client reads now and then.
 const PAGE_LINES: u32 = 50;
 /// How often it does.
@@ -294,7 +296,7 @@ pub async fn timelines(
     let options = Options {
         identity: IdentityAt::File(identity),
         start: Start::Only(server.to_owned()),
-        patience: PATIENCE,
+        patience: READ_PATIENCE,
         ..Options::default()
     };
     let failed = |error: &dyn std::fmt::Display| format!("reading from {server}: {error}");
