@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod faults;
 pub mod feeds;
+pub mod history;
 mod network;
 mod person;
 mod server;

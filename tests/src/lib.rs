@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod docs;
 mod ports;
+pub mod rounds;
 mod wait;
 
 pub use client::{Flow, Person, Ran, Tail, key, text};

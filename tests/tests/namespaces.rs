@@ -210,3 +210,30 @@ done
     assert!(of("s1").is_some(), "{cut}");
     assert_eq!((of("s1"), of("s1")), (of("s2"), of("s3")), "{cut}");
 }
+
+#[test]
+fn a_partition_with_people_on_both_sides_breaks_no_promise() {
+    programs();
+    let name = format!("chatty-rounds-partition-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let done = Command::new(env!("CARGO_BIN_EXE_chatty-rounds"))
+        .args(["partition", "--seconds", "4", "--seed", "1", "--folder"])
+        .arg(&folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    let out = String::from_utf8_lossy(&done.stdout);
+    println!("{}{out}", String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "see {}", folder.display());
+    assert!(!folder.exists(), "nothing stays of a run that kept every promise");
+    let side = |name: &str| -> Vec<usize> {
+        let row = out.lines().find(|line| line.trim_start().starts_with(name)).expect("its row");
+        let counts = row.split(") ").nth(1).unwrap_or_default().split_whitespace();
+        counts.map_while(|count| count.parse().ok()).collect()
+    };
+    // Said, told replicated, told stored, refused, not told before the heal.
+    let (majority, minority) = (side("majority (s1 s2)"), side("minority (s3)"));
+    assert!(majority[0] > 300 && majority[1] > 300, "the majority talks on: {out}");
+    assert!(minority[0] > 150 && minority[2] > 50, "the minority takes messages: {out}");
+    assert_eq!((minority[1], minority[3]), (0, 0), "replicated and refused in a minority");
+}

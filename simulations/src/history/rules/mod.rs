@@ -1,0 +1,43 @@
+//! The promises, each held against the facts.
+
+mod messages;
+mod sessions;
+mod timelines;
+
+use chatty_core::time::Time;
+
+use super::facts::Facts;
+use super::{History, Rule, Violation};
+
+/// Everything in a history that breaks a promise, in the order of [`Rule::ALL`].
+pub fn check(history: &History) -> Vec<Violation> {
+    let facts = Facts::of(history);
+    let mut found = Found(Vec::new());
+    for rule in Rule::ALL {
+        match rule {
+            Rule::Lost => messages::lost(&facts, &mut found),
+            Rule::Duplicated => messages::duplicated(&facts, &mut found),
+            Rule::DirtyRead => messages::dirty_read(&facts, &mut found),
+            Rule::Reordered => timelines::reordered(&facts, &mut found),
+            Rule::ReadYourWrites => sessions::pages(&facts, Rule::ReadYourWrites, &mut found),
+            Rule::MonotonicReads => sessions::pages(&facts, Rule::MonotonicReads, &mut found),
+            Rule::WritesFollowReads => sessions::writes_follow_reads(&facts, &mut found),
+            Rule::MinorityReplicated => messages::minority_replicated(&facts, &mut found),
+            Rule::Diverged => timelines::diverged(&facts, &mut found),
+            Rule::KickedHeard => sessions::kicked_heard(&facts, &mut found),
+            Rule::Missed => messages::missed(&facts, &mut found),
+            Rule::Invented => messages::invented(&facts, &mut found),
+            Rule::Unread => timelines::unread(&facts, &mut found),
+        }
+    }
+    found.0
+}
+
+/// The violations found so far.
+struct Found(Vec<Violation>);
+
+impl Found {
+    fn add(&mut self, rule: Rule, at: Time, what: String) {
+        self.0.push(Violation { rule, at, what });
+    }
+}

@@ -1,0 +1,269 @@
+//! What each session may rely on, from one server to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chatty_core::event::Identity;
+use chatty_core::id::{AccountId, Origin, RoomId};
+use chatty_core::time::{Key, Time};
+
+use super::Found;
+use crate::history::facts::Facts;
+use crate::history::write::seconds;
+use crate::history::{Did, Op, Rule, Session, Shown, What};
+
+/// What a session knows of a room.
+#[derive(Default)]
+struct Known {
+    /// Messages it was answered, or shown: their keys as far as it was told, and since when.
+    wrote: BTreeMap<Identity, (BTreeSet<Key>, Time)>,
+    saw: BTreeMap<Identity, (BTreeSet<Key>, Time)>,
+    /// The highest key of all these, and of which message.
+    highest: Option<(Key, Identity)>,
+}
+
+impl Known {
+    fn raise(&mut self, key: Key, identity: Identity) {
+        if self.highest.is_none_or(|(highest, _)| highest < key) {
+            self.highest = Some((key, identity));
+        }
+    }
+
+    fn saw(&mut self, line: &Shown, room: RoomId, at: Time) {
+        let identity = line.identity(room);
+        self.saw.entry(identity).or_insert((BTreeSet::new(), at)).0.insert(line.key);
+        self.raise(line.key, identity);
+    }
+}
+
+/// A page, as [`Did::Read`] tells of it.
+struct Page<'a> {
+    session: Session,
+    room: RoomId,
+    at: Time,
+    asked: Time,
+    before: Option<Key>,
+    lines: &'a [Shown],
+    more: bool,
+}
+
+/// [`Rule::ReadYourWrites`] or [`Rule::MonotonicReads`].
+pub(super) fn pages(facts: &Facts<'_>, rule: Rule, found: &mut Found) {
+    let mut known: BTreeMap<(Session, RoomId), Known> = BTreeMap::new();
+    let mut stale: BTreeMap<Session, BTreeSet<Origin>> = BTreeMap::new();
+    for Op { at, what } in &facts.history.ops {
+        let What::Client(session, did) = what else { continue };
+        match did {
+            Did::Attached { stale: lacks, .. } => {
+                stale.insert(*session, lacks.clone());
+            }
+            Did::Read { room, asked, before, lines, more } => {
+                let known = known.entry((*session, *room)).or_default();
+                let (session, room, at, asked) = (*session, *room, *at, *asked);
+                let page = Page { session, room, at, asked, before: *before, lines, more: *more };
+                let stale = stale.entry(session).or_default();
+                missing_on(facts, rule, &page, known, stale, found);
+                for line in lines {
+                    known.saw(line, room, at);
+                }
+            }
+            did => learn(facts, &mut known, *session, *at, did),
+        }
+    }
+}
+
+fn learn(
+    facts: &Facts<'_>,
+    known: &mut BTreeMap<(Session, RoomId), Known>,
+    session: Session,
+    at: Time,
+    did: &Did,
+) {
+    match did {
+        Did::Saw { room, line, .. } => {
+            known.entry((session, *room)).or_default().saw(line, *room, at);
+        }
+        Did::Answered { ticket, key, .. } => {
+            let Some(sent) = facts.sent.get(&(session, *ticket)) else { return };
+            let Some(identity) = sent.identity() else { return };
+            let known = known.entry((session, sent.room)).or_default();
+            let wrote = known.wrote.entry(identity).or_insert((BTreeSet::new(), at));
+            wrote.0.extend(*key);
+            if let Some(key) = key {
+                known.raise(*key, identity);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn missing_on(
+    facts: &Facts<'_>,
+    rule: Rule,
+    page: &Page<'_>,
+    known: &Known,
+    stale: &BTreeSet<Origin>,
+    found: &mut Found,
+) {
+    let there: BTreeSet<Identity> =
+        page.lines.iter().map(|line| line.identity(page.room)).collect();
+    let lowest = page.lines.first().filter(|_| page.more).map(|line| line.key);
+    if page.more && lowest.is_none() {
+        return; // an empty page says nothing
+    }
+    let (messages, verb) = match rule {
+        Rule::ReadYourWrites => (&known.wrote, "had been answered"),
+        _ => (&known.saw, "had seen"),
+    };
+    let mut missing = Vec::new();
+    for (identity, (keys, since)) in messages {
+        if there.contains(identity) || *since > page.asked {
+            continue;
+        }
+        // In the end it may stand at the smaller key of an alias that this server knew already.
+        let place = facts.places.get(identity).map(|place| place.key);
+        let mut all = keys.iter().copied().chain(place);
+        let belongs = |key: Key| {
+            lowest.is_none_or(|low| low < key) && page.before.is_none_or(|before| key < before)
+        };
+        let is_excused = |key: Key| stale.contains(&key.origin);
+        let anywhere = all.clone().next().is_some();
+        if anywhere && all.clone().all(belongs) && !all.any(is_excused) {
+            missing.push((*since, identity.mid));
+        }
+    }
+    if let Some((since, mid)) = missing.iter().max() {
+        let what = format!(
+            "{} asked at {} for a page of {}, got {} lines{}, and lacks {} messages that it {verb}, \
+             the last of them {mid} {} ms before it asked",
+            facts.session(page.session),
+            seconds(page.asked),
+            facts.room(page.room),
+            page.lines.len(),
+            if page.more { "" } else { " and that there are no older ones" },
+            missing.len(),
+            page.asked.since(*since).as_millis(),
+        );
+        found.add(rule, page.at, what);
+    }
+}
+
+pub(super) fn writes_follow_reads(facts: &Facts<'_>, found: &mut Found) {
+    let mut known: BTreeMap<(Session, RoomId), Known> = BTreeMap::new();
+    for Op { at, what } in &facts.history.ops {
+        let What::Client(session, did) = what else { continue };
+        match did {
+            Did::Read { room, lines, .. } => {
+                let known = known.entry((*session, *room)).or_default();
+                for line in lines {
+                    known.saw(line, *room, *at);
+                }
+            }
+            Did::Sent { ticket, room } => {
+                let Some(sent) = facts.sent.get(&(*session, *ticket)) else { continue };
+                let Some((highest, before)) =
+                    known.get(&(*session, *room)).and_then(|known| known.highest)
+                else {
+                    continue;
+                };
+                let place = sent.identity().and_then(|identity| facts.places.get(&identity));
+                let keys = sent.answers.iter().filter_map(|answer| answer.key);
+                let Some(key) = keys.chain(place.map(|place| place.key)).min() else { continue };
+                if key <= highest {
+                    let what = format!(
+                        "{} said message {ticket} in {} when it knew {} at {highest}, and it \
+                         stands at {key}",
+                        facts.session(*session),
+                        facts.room(*room),
+                        before.mid,
+                    );
+                    found.add(Rule::WritesFollowReads, *at, what);
+                }
+            }
+            did => learn(facts, &mut known, *session, *at, did),
+        }
+    }
+}
+
+/// When somebody was put out of a room, or came in again.
+#[derive(Clone, Copy)]
+struct Change {
+    index: usize,
+    key: Key,
+}
+
+#[derive(Default)]
+struct Membership {
+    kicks: Vec<Change>,
+    joins: Vec<Change>,
+}
+
+pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
+    let mut members: BTreeMap<(RoomId, AccountId), Membership> = BTreeMap::new();
+    let mut out: BTreeMap<(Session, RoomId), Time> = BTreeMap::new();
+    for (index, Op { at, what }) in facts.history.ops.iter().enumerate() {
+        let What::Client(session, did) = what else { continue };
+        match did {
+            Did::Joined { room, account, key } => {
+                let change = Change { index, key: *key };
+                members.entry((*room, *account)).or_default().joins.push(change);
+            }
+            Did::Kicked { room, account, key } => {
+                let change = Change { index, key: *key };
+                members.entry((*room, *account)).or_default().kicks.push(change);
+            }
+            Did::Closed(room) => {
+                out.insert((*session, *room), *at);
+            }
+            Did::Opened(room) => {
+                out.remove(&(*session, *room));
+            }
+            Did::Saw { room, line, .. } => {
+                if let Some(since) = out.get(&(*session, *room)) {
+                    let what = format!(
+                        "{} was shown {} of {} {} ms after it was told that it is out",
+                        facts.session(*session),
+                        line.mid,
+                        facts.room(*room),
+                        at.since(*since).as_millis(),
+                    );
+                    found.add(Rule::KickedHeard, *at, what);
+                }
+            }
+            _ => {}
+        }
+    }
+    for sight in &facts.sights {
+        let account = facts.accounts.get(&sight.session).copied().unwrap_or_default();
+        let hears = members.get(&(sight.room, account));
+        if let Some(kick) = hears.and_then(|of| of.bars(sight.line.key, sight.index)) {
+            let what = format!(
+                "{} was shown {} of {}, which follows his kick at {kick} in the same log",
+                facts.session(sight.session),
+                sight.line.mid,
+                facts.room(sight.room),
+            );
+            found.add(Rule::KickedHeard, sight.at, what);
+        }
+    }
+    for (identity, place) in &facts.places {
+        let says = members.get(&(identity.room, identity.account));
+        if let Some(kick) = says.and_then(|of| of.bars(place.key, usize::MAX)) {
+            let what = format!(
+                "{} of {} was taken from him after his kick at {kick} in the same log",
+                identity.mid,
+                facts.room(identity.room),
+            );
+            found.add(Rule::KickedHeard, super::messages::end(facts), what);
+        }
+    }
+}
+
+impl Membership {
+    /// The kick that a line follows in its own log without a join that could have come between.
+    fn bars(&self, line: Key, index: usize) -> Option<Key> {
+        let kick =
+            self.kicks.iter().find(|kick| kick.key.origin == line.origin && kick.key < line)?;
+        let back = self.joins.iter().any(|join| join.key > kick.key && join.index < index);
+        (!back).then_some(kick.key)
+    }
+}
