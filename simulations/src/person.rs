@@ -164,6 +164,8 @@ impl Person {
             | ClientEvent::Lost { .. }
             | ClientEvent::Unreachable { .. }
             | ClientEvent::Named { .. }
+            | ClientEvent::Kept(_)
+            | ClientEvent::Unkept(_)
             | ClientEvent::Notice(_)
             | ClientEvent::Ended(None) => Ok(()),
         }
@@ -216,6 +218,8 @@ impl World {
                         self.client_hung_up(line);
                     }
                 }
+                // Nobody here has a journal.
+                Output::Keep(..) => {}
                 Output::Emit(event) => self.people[p].on_event(event)?,
             }
         }

@@ -161,7 +161,12 @@ impl Person {
 
     /// Sends line after line with `send --stdin`.
     pub fn flow(&self, room: &str) -> Flow {
-        Flow::start(self.command(&["send", room, "--stdin", "--json"]))
+        self.flow_with(room, &[])
+    }
+
+    /// As [`Self::flow`], with more options.
+    pub fn flow_with(&self, room: &str, options: &[&str]) -> Flow {
+        Flow::start(self.command(&[&["send", room, "--stdin", "--json"], options].concat()))
     }
 }
 
@@ -407,10 +412,32 @@ impl Flow {
         sent.filter_map(|(line, sent)| Some(first.get(&line)?.duration_since(*sent))).collect()
     }
 
+    /// Waits until that line is in the outbox's file (`--state`).
+    #[track_caller]
+    pub fn kept(&self, line: usize) {
+        self.running.find(&format!("line {line} is kept"), LONG, |object| {
+            object["type"] == "kept"
+                && object["upto"].as_u64().is_some_and(|upto| upto >= line as u64)
+        });
+    }
+
+    /// Everything printed so far.
+    pub fn objects(&self) -> Vec<Value> {
+        self.running.printed.all()
+    }
+
+    /// Kills the client (SIGKILL).
+    pub fn kill(&mut self) {
+        let _ = self.running.child.kill();
+        self.input = None;
+        let _ = self.running.wait_end(LONG);
+    }
+
     /// The texts acknowledged so far, each with the best level it reached.
     pub fn acknowledgements(&self) -> BTreeMap<String, String> {
         let mut best = BTreeMap::new();
-        for receipt in self.running.printed.all().iter().filter(|r| is_acknowledgement(r)) {
+        let printed = self.running.printed.all();
+        for receipt in printed.iter().filter(|r| is_acknowledgement(r) && r["line"].is_u64()) {
             let line = receipt["line"].as_u64().and_then(|line| usize::try_from(line).ok());
             let line = line.expect("a receipt names its line");
             let level = receipt["level"].as_str().unwrap_or_default();

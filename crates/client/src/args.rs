@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chatty_client::{Cluster, Direct, IdentityAt, Level, Options, Start};
+use chatty_client::{Cluster, Direct, IdentityAt, Level, Options, OutboxAt, Start};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::Trouble;
@@ -33,6 +33,11 @@ pub struct Args {
     /// The file that keeps the account (else one for each cluster and nick in the state folder).
     #[arg(long, global = true, value_name = "FILE")]
     identity: Option<PathBuf>,
+
+    /// The file that keeps what is said until it is replicated: what a crash cuts short is said at
+    /// the next start. For `send`, `dm` and the session in the terminal, which has one by itself.
+    #[arg(long, global = true, value_name = "FILE")]
+    state: Option<PathBuf>,
 
     /// Write one JSON object a line (see docs/client.md).
     #[arg(long, global = true)]
@@ -196,7 +201,19 @@ impl Args {
             Some(file) => IdentityAt::File(file.clone()),
             None => IdentityAt::StateFolder,
         };
-        Ok(Options { nick: self.nick.clone(), identity, start, direct: Direct::Ignore, patience })
+        let outbox = match (&self.state, &self.command) {
+            (Some(file), None | Some(Command::Send { .. } | Command::Dm { .. })) => {
+                OutboxAt::File(file.clone())
+            }
+            (Some(_), Some(_)) => {
+                let why = "--state is for send, dm and the session in the terminal";
+                return Err(Trouble::Usage(why.into()));
+            }
+            (None, None) => OutboxAt::BesideIdentity,
+            (None, Some(_)) => OutboxAt::Nowhere,
+        };
+        let nick = self.nick.clone();
+        Ok(Options { nick, identity, start, outbox, direct: Direct::Ignore, patience })
     }
 }
 

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chatty_core::client::{
-    Answer, Ask, Config, Failure, LostWhy, MessageState, Roam, Ticket, Timing, WINDOW_MAX,
+    Answer, Ask, Config, DRAFTS_MAX, Failure, Journal, LostWhy, MessageState, Roam, Ticket, Timing,
+    WINDOW_MAX, Waiting,
 };
 use chatty_core::event::{Rank, Retention};
 use chatty_core::id::{AccountId, RoomId, Slot};
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::cluster::Cluster;
 use crate::driver::{Driver, Sockets};
 use crate::identity::{IdentityAt, IdentityError};
+use crate::outbox::{OutboxAt, OutboxError, OutboxFile};
 use crate::view::{Event, Message};
 use account::Account;
 use task::{Call, Task};
@@ -40,6 +42,8 @@ pub struct Options {
     pub identity: IdentityAt,
     /// Which server to begin with.
     pub start: Start,
+    /// Where what is said waits to be replicated.
+    pub outbox: OutboxAt,
     /// Whether direct messages are shown by this program.
     pub direct: Direct,
     /// How long a call may wait for its answer, fail-overs included.
@@ -52,6 +56,7 @@ impl Default for Options {
             nick: None,
             identity: IdentityAt::StateFolder,
             start: Start::Anywhere,
+            outbox: OutboxAt::Nowhere,
             direct: Direct::Ignore,
             patience: Duration::from_secs(10),
         }
@@ -79,6 +84,9 @@ pub enum ConnectError {
     /// The account cannot be read or kept.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The outbox cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// The nick cannot be one.
     #[error("{0}")]
     Nick(String),
@@ -101,6 +109,20 @@ pub struct Chat {
     window: Arc<Semaphore>,
     state: watch::Receiver<State>,
     patience: Duration,
+    left: Arc<Vec<Left>>,
+    keeps: bool,
+}
+
+/// A message that an earlier process left in the outbox. It is sent again; what becomes of it is
+/// told under this ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Which message, for the program: no other has this ticket in one session.
+    pub ticket: Ticket,
+    /// To whom.
+    pub to: Target,
+    /// What.
+    pub text: String,
 }
 
 /// Where the session stands.
@@ -189,6 +211,9 @@ impl Chat {
             },
             ..Timing::default()
         };
+        let outbox = open_outbox(cluster, &options.outbox, &account)?;
+        let journal = outbox.as_ref().map(|outbox| outbox.journal().clone());
+        let left: Vec<Left> = journal.iter().flat_map(Journal::messages).map(left).collect();
         let config = Config {
             servers: cluster.servers.clone(),
             seeds: cluster.seeds.clone(),
@@ -197,18 +222,36 @@ impl Chat {
             nick: account.wish.take(),
             direct: options.direct,
             timing,
+            journal,
             ..Config::default()
         };
-        let driver = Driver::new(Sockets::Own, trust, config, seed()?);
+        let keeps = outbox.is_some();
+        let mut driver = Driver::new(Sockets::Own, trust, config, seed()?);
+        if let Some(outbox) = outbox {
+            driver = driver.keeping(outbox);
+        }
         let (calls, called) = mpsc::channel(64);
         let (events, told) = mpsc::channel(256);
         let (state, watched) = watch::channel(State::default());
-        let window = Arc::new(Semaphore::new(WINDOW_MAX));
-        let task = Task::new(driver, account, state, window.clone());
+        let window = if keeps { DRAFTS_MAX } else { WINDOW_MAX };
+        let window = Arc::new(Semaphore::new(window.saturating_sub(left.len())));
+        let waiting = left.iter().map(|left| left.ticket).collect();
+        let task = Task::new(driver, account, state, window.clone(), waiting);
         tokio::spawn(task.run(called, events));
         let tickets = Arc::new(AtomicU64::new(0));
         let patience = options.patience;
-        Ok((Self { calls, tickets, window, state: watched, patience }, Events(told)))
+        let left = Arc::new(left);
+        Ok((Self { calls, tickets, window, state: watched, patience, left, keeps }, Events(told)))
+    }
+
+    /// What an earlier process left in the outbox, in the order it was said.
+    pub fn left(&self) -> &[Left] {
+        &self.left
+    }
+
+    /// Whether what is said outlives this process.
+    pub const fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// Waits until a server has answered.
@@ -320,7 +363,8 @@ impl Chat {
     }
 
     /// Says something without waiting for the answer: it comes as [`Event::State`] or
-    /// [`Event::Failed`] with the ticket. Waits while 256 messages are unanswered.
+    /// [`Event::Failed`] with the ticket. Waits while 256 messages are unanswered; with an outbox,
+    /// while 4096 are.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -514,6 +558,35 @@ impl Chat {
             let _ = ended.await;
         }
     }
+}
+
+fn left((nth, message): (&u64, &Waiting)) -> Left {
+    let (to, text) = (message.to.clone(), message.text.clone());
+    Left { ticket: Ticket::restored(*nth), to, text }
+}
+
+fn open_outbox(
+    cluster: &Cluster,
+    at: &OutboxAt,
+    account: &Account,
+) -> Result<Option<OutboxFile>, OutboxError> {
+    let opened = match at {
+        OutboxAt::Nowhere => return Ok(None),
+        OutboxAt::File(file) => OutboxFile::open(file, cluster)?,
+        OutboxAt::BesideIdentity => {
+            let Some(path) = account.outbox_path() else { return Ok(None) };
+            match OutboxFile::open(&path, cluster) {
+                Err(OutboxError::Busy { .. }) => return Ok(None),
+                opened => opened?,
+            }
+        }
+    };
+    let (journal, file) = (opened.journal(), opened.path().to_owned());
+    let count = journal.messages().len();
+    if count > 0 && journal.account().is_some() && journal.account() != account.id {
+        return Err(OutboxError::OtherAccount { file, count });
+    }
+    Ok(Some(opened))
 }
 
 fn invalid(reason: String) -> Failure {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::BufMut as _;
-use chatty_core::client::{Client, ClientEvent, Command, Config, Conn, Input, Output};
+use chatty_core::client::{Client, ClientEvent, Command, Config, Conn, Input, Note, Output};
 use chatty_core::session::{Item, Request};
 use chatty_core::time::Time;
 use chatty_core::wire::{DecodeError, Wire as _};
@@ -18,12 +18,15 @@ use chatty_net::hint::Hints;
 use chatty_net::{
     Connection, DialError, Endpoint, FrameReader, FrameWriter, RawFrame, RecvStream, Trust,
 };
+use tokio::task::JoinHandle;
+
+use crate::outbox::OutboxFile;
 
 /// Silence of our own after which a byte is sent. With the probe of 60 ms and a dial of some ten,
 /// an idle client of a killed server is talking again within 200 ms.
 const CANARY_EVERY: Duration = Duration::from_millis(110);
 /// A dial is given up by the machine; this only keeps a forgotten one from staying.
-const DIAL_MAX: Duration = Duration::from_secs(5);
+const DIAL_MAX: Duration = Duration::from_secs(15);
 /// Items taken from one read before the deadlines are looked at again.
 const ITEMS_AT_ONCE: usize = 256;
 
@@ -49,6 +52,60 @@ pub struct Driver {
     dial: Option<(Conn, Dial)>,
     link: Option<Box<Link>>,
     scratch: Vec<u8>,
+    keeper: Option<Keeper>,
+}
+
+/// Writes notes down, a batch at a time: while one is on its way to the disk, the next one builds.
+struct Keeper {
+    /// The file, unless it is being written.
+    file: Option<OutboxFile>,
+    writing: Option<Writing>,
+    notes: Vec<Note>,
+    /// The number of the newest batch in `notes`.
+    upto: u64,
+}
+
+struct Writing {
+    upto: u64,
+    done: JoinHandle<(OutboxFile, std::io::Result<()>)>,
+}
+
+impl Keeper {
+    fn begin(&mut self) {
+        if self.notes.is_empty() {
+            return;
+        }
+        if let Some(mut file) = self.file.take() {
+            let notes = std::mem::take(&mut self.notes);
+            let done = tokio::task::spawn_blocking(move || {
+                let written = file.append(notes);
+                (file, written)
+            });
+            self.writing = Some(Writing { upto: self.upto, done });
+        }
+    }
+
+    /// Waits for the batch that is being written. Cancelling loses nothing.
+    async fn written(&mut self) -> Result<u64, String> {
+        let Some(writing) = &mut self.writing else { return std::future::pending().await };
+        let done = (&mut writing.done).await;
+        let upto = writing.upto;
+        self.writing = None;
+        match done {
+            Ok((file, Ok(()))) => {
+                self.file = Some(file);
+                Ok(upto)
+            }
+            Ok((file, Err(error))) => {
+                let path = file.path().display().to_string();
+                Err(match file.give_up() {
+                    Ok(()) => format!("{path}: {error}"),
+                    Err(_) => format!("{path}: {error}; delete it, it is not to be used again"),
+                })
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<Box<Link>, NoLink>> + Send>>;
@@ -80,6 +137,7 @@ enum Happened {
     Hint(SocketAddr),
     Canary,
     Timer,
+    Kept(Result<u64, String>),
 }
 
 impl Driver {
@@ -94,7 +152,16 @@ impl Driver {
             dial: None,
             link: None,
             scratch: Vec::new(),
+            keeper: None,
         }
+    }
+
+    /// Keeps in this file what is said. The configuration has its journal.
+    #[must_use]
+    pub fn keeping(mut self, file: OutboxFile) -> Self {
+        let (writing, notes) = (None, Vec::new());
+        self.keeper = Some(Keeper { file: Some(file), writing, notes, upto: 0 });
+        self
     }
 
     /// The machine, to ask it things.
@@ -140,7 +207,14 @@ impl Driver {
     }
 
     /// Waits until the goodbye to the last server has left, but no longer than `limit`.
-    pub async fn settle(self, limit: Duration) {
+    pub async fn settle(mut self, limit: Duration) {
+        // What is done need not be sent again next time.
+        while let Some(keeper) = &mut self.keeper {
+            keeper.begin();
+            if keeper.writing.is_none() || keeper.written().await.is_err() {
+                break;
+            }
+        }
         let link = self.link.map(|link| link.endpoint);
         if let (Some(endpoint), Sockets::Own) = (link.or(self.left), &self.sockets) {
             endpoint.close("");
@@ -157,6 +231,13 @@ impl Driver {
                 self.dial = Some((conn, Box::pin(dial)));
             }
             Output::Request(conn, request) => self.push(conn, &request),
+            Output::Keep(batch, notes) => {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.notes.extend(notes);
+                    keeper.upto = batch;
+                    keeper.begin();
+                }
+            }
             Output::Hangup(conn) => {
                 self.dial.take_if(|(dialing, _)| *dialing == conn);
                 if let Some(link) = self.link.take_if(|link| link.conn == conn) {
@@ -196,9 +277,16 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let written = async {
+            match &mut self.keeper {
+                Some(keeper) => keeper.written().await,
+                None => std::future::pending().await,
+            }
+        };
         let Some(link) = &mut self.link else {
             return tokio::select! {
                 dialed = dialing => Happened::Dialed(dialed),
+                kept = written => Happened::Kept(kept),
                 () = until(deadline) => Happened::Timer,
             };
         };
@@ -212,6 +300,7 @@ impl Driver {
         let canary = wake == link.canary_at;
         tokio::select! { biased;
             flushed = flush => Happened::Flushed(flushed),
+            kept = written => Happened::Kept(kept),
             frame = link.reader.next() => Happened::Frame(frame),
             Some(hint) = link.hints.next() => Happened::Hint(hint),
             () = until(Some(wake)) => if canary { Happened::Canary } else { Happened::Timer },
@@ -263,6 +352,19 @@ impl Driver {
                 let _ = link.endpoint.canary(link.addr);
             }
             Happened::Timer => {}
+            Happened::Kept(kept) => {
+                let input = match kept {
+                    Ok(upto) => Input::Kept(upto),
+                    Err(why) => {
+                        self.keeper = None;
+                        Input::Unkept(why)
+                    }
+                };
+                self.client.handle(self.now(), input);
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.begin();
+                }
+            }
         }
     }
 

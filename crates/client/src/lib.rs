@@ -29,19 +29,24 @@
 //! }
 //! ```
 //!
+//! With [`Options::outbox`] what was said and is not replicated outlives the process: the next one
+//! with the same file says it again under the same id, and [`Chat::left`] tells what that is.
+//!
 //! In reading order:
 
 pub mod cluster;
 pub mod identity;
+pub mod outbox;
 pub mod view;
 pub mod driver;
 pub mod chat;
 pub mod ask;
 pub mod safe;
 
-pub use chat::{Chat, ConnectError, Events, History, Options, Start};
+pub use chat::{Chat, ConnectError, Events, History, Left, Options, Start};
 pub use chatty_core::client::{Attached, Failure, LostWhy, MessageState, Ticket};
 pub use chatty_core::session::{Code, Direct, Level, Mode, Target};
 pub use cluster::{Cluster, ClusterError};
 pub use identity::IdentityAt;
+pub use outbox::{OutboxAt, OutboxError};
 pub use view::{Event, Happening, Message, What};

@@ -106,6 +106,6 @@ async fn run(args: Args) -> Result<(), Trouble> {
         }
         Some(Command::Status) => status::run(&cluster, out).await,
         Some(Command::Verify) => verify::run(&cluster, out).await,
-        Some(Command::Bench(plan)) => bench::run(&cluster, out, plan).await,
+        Some(Command::Bench(plan)) => bench::run(&cluster, out, plan, args.server.as_deref()).await,
     }
 }

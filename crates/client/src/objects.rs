@@ -1,7 +1,7 @@
 //! The JSON objects: what `docs/client.md` documents. Field order is the order written.
 
 use chatty_client::safe::rfc3339;
-use chatty_client::{Happening, Level, Message, MessageState, What};
+use chatty_client::{Happening, Left, Level, Message, MessageState, Target, What};
 use chatty_core::event::Retention;
 use chatty_core::session::{ClosedWhy, Participant, RoomClosed, RoomInfo};
 use serde::Serialize;
@@ -159,6 +159,19 @@ impl<'a> ClosedObject<'a> {
 #[derive(Serialize)]
 pub struct Receipt {
     line: u64,
+    #[serde(flatten)]
+    state: State,
+}
+
+impl Receipt {
+    pub fn of(line: u64, state: &MessageState) -> Self {
+        Self { line, state: State::of(state) }
+    }
+}
+
+/// How safe a message is.
+#[derive(Serialize)]
+struct State {
     mid: String,
     level: &'static str,
     replicas: u16,
@@ -166,14 +179,13 @@ pub struct Receipt {
     ms: f64,
 }
 
-impl Receipt {
-    pub fn of(line: u64, state: &MessageState) -> Self {
+impl State {
+    fn of(state: &MessageState) -> Self {
         let level = match state.level {
             Level::Stored => "stored",
             Level::Replicated => "replicated",
         };
         Self {
-            line,
             mid: state.mid.to_string(),
             level,
             replicas: state.replicas,
@@ -195,6 +207,54 @@ pub struct RefusedObject<'a> {
 impl<'a> RefusedObject<'a> {
     pub const fn new(line: u64, reason: &'a str) -> Self {
         Self { kind: "refused", line, reason }
+    }
+}
+
+/// The lines up to this one are in the outbox's file.
+#[derive(Serialize)]
+pub struct KeptObject {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    upto: u64,
+}
+
+impl KeptObject {
+    pub const fn new(upto: u64) -> Self {
+        Self { kind: "kept", upto }
+    }
+}
+
+/// What became of a message that an earlier run left in the outbox.
+#[derive(Serialize)]
+pub struct LeftObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    room: String,
+    text: &'a str,
+    #[serde(flatten)]
+    state: Option<State>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl<'a> LeftObject<'a> {
+    pub fn of(left: &'a Left, state: &MessageState) -> Self {
+        let state = Some(State::of(state));
+        Self { kind: "resent", room: place(&left.to), text: &left.text, state, reason: None }
+    }
+
+    pub fn refused(left: &'a Left, reason: &str) -> Self {
+        let reason = Some(reason.to_owned());
+        Self { kind: "refused", room: place(&left.to), text: &left.text, state: None, reason }
+    }
+}
+
+/// Where a message goes, as `room` of a message.
+pub fn place(to: &Target) -> String {
+    match to {
+        Target::Room(room) => room.clone(),
+        Target::Nick(nick) => format!("@{nick}"),
+        Target::Account(account) => format!("@{account}"),
     }
 }
 

@@ -78,6 +78,14 @@ impl Out {
         writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|_| Trouble::Silent)
     }
 
+    /// Writes an object that says nothing to a person.
+    pub fn put_json<T: serde::Serialize>(self, object: &T) -> Result<(), Trouble> {
+        match self.form {
+            Form::Json => self.put(object, |_| String::new()),
+            Form::Plain => Ok(()),
+        }
+    }
+
     pub fn message(self, message: &Message) -> Result<(), Trouble> {
         self.put(&MessageObject::of(message), |paint| message_line(paint, message))
     }
@@ -153,6 +161,11 @@ pub fn time_of_day(unix_ms: u64, offset_minutes: i64) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// So many messages, in words.
+pub fn messages(count: usize) -> String {
+    if count == 1 { "1 message".into() } else { format!("{count} messages") }
+}
+
 /// One line on standard error.
 pub fn complain(text: &str) {
     note(&format!("chatty: {text}"));
@@ -179,6 +192,7 @@ pub fn note_event(event: &Event) {
             note(&format!("somebody else is called {taken}: you are {nick}"));
         }
         Event::Notice(text) => note(text),
+        Event::Unkept(why) => complain(&format!("messages are no longer kept in a file: {why}")),
         _ => {}
     }
 }

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use chatty_client::{Chat, Cluster, Event, Events, Failure, Level, MessageState, Target, Ticket};
+use chatty_client::{
+    Chat, Cluster, Event, Events, Failure, Left, Level, MessageState, Target, Ticket,
+};
 use chatty_core::event::TEXT_BYTES_MAX;
 use chatty_core::session::check_text;
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::Trouble;
 use crate::args::{Answers, Args};
 use crate::lines;
-use crate::objects::{Receipt, RefusedObject};
+use crate::objects::{KeptObject, LeftObject, Receipt, RefusedObject, place};
 use crate::out::{self, Out};
 
 /// What is unacknowledged after the end of input is waited for so long.
@@ -29,12 +31,65 @@ async fn start(args: &Args, cluster: &Cluster) -> Result<(Chat, Events), Trouble
 fn put_receipt(out: Out, line: u64, state: &MessageState) -> Result<(), Trouble> {
     out.put(&Receipt::of(line, state), |paint| {
         let ms = state.elapsed.as_secs_f64() * 1e3;
-        let how = match state.level {
-            Level::Stored => format!("stored on {} ({} on disk)", state.server, state.replicas),
-            Level::Replicated => format!("replicated ({} on disk)", state.replicas),
-        };
-        format!("{line} {how} {}", paint.quiet(&format!("{ms:.1} ms")))
+        format!("{line} {} {}", words(state), paint.quiet(&format!("{ms:.1} ms")))
     })
+}
+
+fn words(state: &MessageState) -> String {
+    match state.level {
+        Level::Stored => format!("stored on {} ({} on disk)", state.server, state.replicas),
+        Level::Replicated => format!("replicated ({} on disk)", state.replicas),
+    }
+}
+
+/// What earlier runs left in the outbox, and what becomes of it.
+struct Leftover {
+    /// Not acknowledged yet.
+    open: BTreeMap<Ticket, Left>,
+    /// Acknowledged as stored only.
+    stored: BTreeMap<Ticket, Left>,
+    refused: usize,
+}
+
+impl Leftover {
+    fn of(chat: &Chat) -> Self {
+        let left: Vec<Left> = chat.left().to_vec();
+        if !left.is_empty() {
+            out::note(&format!("{} sent again from last time", out::messages(left.len())));
+        }
+        let open = left.into_iter().map(|left| (left.ticket, left)).collect();
+        Self { open, stored: BTreeMap::new(), refused: 0 }
+    }
+
+    /// Takes what is told of them; tells whether it was.
+    fn on_event(&mut self, out: Out, event: &Event) -> Result<bool, Trouble> {
+        match event {
+            Event::State(state) if state.ticket.is_restored() => {
+                let open = self.open.remove(&state.ticket);
+                let Some(left) = open.or_else(|| self.stored.remove(&state.ticket)) else {
+                    return Ok(true);
+                };
+                out.put(&LeftObject::of(&left, state), |_| {
+                    let text = chatty_client::safe::one_line(&left.text);
+                    format!("from last time: {} {text}", words(state))
+                })?;
+                if state.level == Level::Stored {
+                    self.stored.insert(left.ticket, left);
+                }
+                Ok(true)
+            }
+            Event::Failed { ticket, failure } if ticket.is_restored() => {
+                if let Some(left) = self.open.remove(ticket) {
+                    self.refused += 1;
+                    let (text, room) = (&left.text, place(&left.to));
+                    out::complain(&format!("from last time, to {room}: {failure} ({text:?})"));
+                    out.put_json(&LeftObject::refused(&left, &failure.to_string()))?;
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
 }
 
 async fn say(
@@ -47,6 +102,7 @@ async fn say(
 ) -> Result<(), Trouble> {
     check_text(text).map_err(Trouble::Say)?;
     let (chat, mut events) = start(args, cluster).await?;
+    let mut leftover = Leftover::of(&chat);
     let said = chat.say(to, text, level);
     let said = tokio::time::timeout(PATIENCE, said);
     tokio::pin!(said);
@@ -61,13 +117,28 @@ async fn say(
             },
             Some(event) = events.next() => match event {
                 Event::Ended(Some(failure)) => return Err(failure.into()),
-                event => out::note_event(&event),
+                event => if !leftover.on_event(out, &event)? {
+                    out::note_event(&event);
+                },
             },
         }
     };
     put_receipt(out, 1, &state)?;
+    let until = Instant::now() + PATIENCE;
+    while !leftover.open.is_empty() {
+        match tokio::time::timeout_at(until, events.next()).await {
+            Ok(Some(event)) if leftover.on_event(out, &event)? => {}
+            Ok(Some(event)) => out::note_event(&event),
+            Ok(None) | Err(_) => break,
+        }
+    }
     chat.leave_cluster().await;
-    Ok(())
+    match leftover.open.len() + leftover.refused {
+        0 => Ok(()),
+        count => {
+            Err(Trouble::Say(format!("{} from last time not acknowledged", out::messages(count))))
+        }
+    }
 }
 
 pub async fn one(
@@ -96,8 +167,10 @@ pub async fn dm(
 type Submitting = Pin<Box<dyn Future<Output = Result<Ticket, Failure>>>>;
 
 /// The lines under way.
-#[derive(Default)]
 struct Lines {
+    leftover: Leftover,
+    /// Whether the file of the outbox could not be written.
+    unkept: Option<String>,
     read: u64,
     refused: u64,
     /// Not acknowledged yet.
@@ -114,7 +187,19 @@ impl Lines {
     }
 
     fn on_event(&mut self, out: Out, event: Event) -> Result<(), Trouble> {
+        if self.leftover.on_event(out, &event)? {
+            return Ok(());
+        }
         match event {
+            Event::Kept(tickets) => {
+                let line = tickets.iter().filter_map(|ticket| self.open.get(ticket)).max();
+                line.map_or(Ok(()), |line| out.put_json(&KeptObject::new(*line)))
+            }
+            Event::Unkept(why) => {
+                out::note_event(&Event::Unkept(why.clone()));
+                self.unkept = Some(why);
+                Ok(())
+            }
             Event::State(state) => {
                 let line = self.open.remove(&state.ticket);
                 let Some(line) = line.or_else(|| self.stored.remove(&state.ticket)) else {
@@ -149,12 +234,20 @@ pub async fn stdin(
     let (chat, mut events) = start(args, cluster).await?;
     let (read, mut input) = mpsc::channel(64);
     tokio::spawn(lines::read(TEXT_BYTES_MAX, read));
-    let mut lines = Lines::default();
+    let mut lines = Lines {
+        leftover: Leftover::of(&chat),
+        unkept: None,
+        read: 0,
+        refused: 0,
+        open: BTreeMap::new(),
+        stored: BTreeMap::new(),
+    };
     let mut submitting: Option<(u64, Submitting)> = None;
     let mut until: Option<Instant> = None;
     loop {
         let ended = until.is_some();
-        if ended && submitting.is_none() && lines.open.is_empty() {
+        let answered = lines.open.is_empty() && lines.leftover.open.is_empty();
+        if ended && submitting.is_none() && answered {
             break;
         }
         let idle = !ended && submitting.is_none();
@@ -194,14 +287,22 @@ pub async fn stdin(
     }
     wait_for_replication(out, &mut lines, &mut events).await?;
     let missing = lines.open.len() as u64 + u64::from(submitting.is_some()) + lines.refused;
+    let left = lines.leftover.open.len() + lines.leftover.refused;
     chat.leave_cluster().await;
-    if missing > 0 {
+    if missing > 0 || left > 0 {
         let (read, troubles) = (lines.read, chat.troubles());
+        let before = if left > 0 { format!(", nor were {left} of earlier") } else { String::new() };
+        let waiting = lines.open.len() + lines.leftover.open.len();
+        let next = if chat.keeps() && lines.unkept.is_none() && waiting > 0 {
+            format!("; {waiting} of them are sent at the next start with this --state")
+        } else {
+            String::new()
+        };
         return Err(Trouble::Say(format!(
-            "{missing} of {read} lines were not acknowledged{troubles}"
+            "{missing} of {read} lines were not acknowledged{before}{troubles}{next}"
         )));
     }
-    Ok(())
+    lines.unkept.map_or(Ok(()), |_| Err(Trouble::Silent))
 }
 
 /// What is on one disk only when all is said: a little more time.
@@ -211,7 +312,7 @@ async fn wait_for_replication(
     events: &mut Events,
 ) -> Result<(), Trouble> {
     let until = Instant::now() + REPLICATION_PATIENCE;
-    while !lines.stored.is_empty() {
+    while !(lines.stored.is_empty() && lines.leftover.stored.is_empty()) {
         match tokio::time::timeout_at(until, events.next()).await {
             Ok(Some(event)) => lines.on_event(out, event)?,
             Ok(None) | Err(_) => break,

@@ -171,6 +171,8 @@ impl Tail {
             Event::Unreachable { .. }
             | Event::State(_)
             | Event::Failed { .. }
+            | Event::Kept(_)
+            | Event::Unkept(_)
             | Event::Named { .. }
             | Event::Notice(_) => {
                 out::note_event(&event);

@@ -51,6 +51,12 @@ pub enum Event {
     },
     /// Something a person should read.
     Notice(String),
+    /// These messages are in the outbox's file: they are said also when this process dies now and
+    /// another one begins with the file.
+    Kept(Vec<Ticket>),
+    /// The outbox's file cannot be written, for this reason. It was emptied; the session goes on
+    /// without it.
+    Unkept(String),
     /// The last event: `None` after a goodbye, else why the client cannot go on.
     Ended(Option<Failure>),
 }
@@ -222,6 +228,8 @@ impl Event {
             ClientEvent::RoomClosed(closed) => Self::RoomClosed(closed),
             ClientEvent::Named { nick, taken } => Self::Named { nick, taken },
             ClientEvent::Notice(text) => Self::Notice(text),
+            ClientEvent::Kept(tickets) => Self::Kept(tickets),
+            ClientEvent::Unkept(why) => Self::Unkept(why),
             ClientEvent::Ended(why) => Self::Ended(why),
             ClientEvent::Answered { .. } => return None,
         })

@@ -318,6 +318,15 @@ impl Rooms {
         rest
     }
 
+    /// With whom an account has its direct messages in that room; `None` for any other room.
+    pub fn direct_with(&self, room: RoomId, account: AccountId) -> Option<AccountId> {
+        match self.registers.get(&RegisterKey::Direct(room)) {
+            Some(Register::Direct { low, high }) if *low == account => Some(*high),
+            Some(Register::Direct { low, high }) if *high == account => Some(*low),
+            _ => None,
+        }
+    }
+
     /// What an account has read of a room.
     pub fn seen(&self, room: RoomId, account: AccountId) -> Vector {
         match self.registers.get(&RegisterKey::Mark(room, account)) {

@@ -549,6 +549,8 @@ pub struct Sent {
     pub level: Level,
     /// On how many voters' disks it is known to be.
     pub replicas: u16,
+    /// Whom a direct message went to: the account that its nick meant.
+    pub to: Option<AccountId>,
 }
 
 /// These are on a majority of disks now.
@@ -738,6 +740,8 @@ pub struct Gap {
     pub room: RoomId,
     /// None of them is below this: read back as far as here.
     pub since: Key,
+    /// With whom, if these are direct messages.
+    pub with: Option<AccountId>,
 }
 
 /// Where to go.

@@ -248,6 +248,8 @@ impl Talker {
             Event::RoomClosed(closed) => self.did(Did::Closed(closed.room)),
             Event::Unreachable { .. }
             | Event::Direct(_)
+            | Event::Kept(_)
+            | Event::Unkept(_)
             | Event::Happened(_)
             | Event::Named { .. }
             | Event::Notice(_)

@@ -289,6 +289,8 @@ impl Member {
             | ClientEvent::Answered { .. }
             | ClientEvent::RoomClosed(_)
             | ClientEvent::Named { .. }
+            | ClientEvent::Kept(_)
+            | ClientEvent::Unkept(_)
             | ClientEvent::Notice(_) => {}
         }
         Ok(())

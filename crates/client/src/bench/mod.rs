@@ -7,6 +7,7 @@
 mod member;
 mod report;
 mod servers;
+mod storm;
 mod tally;
 
 use std::sync::Arc;
@@ -67,6 +68,10 @@ pub struct Plan {
     /// Threads that run the clients.
     #[arg(long, value_name = "T", default_value_t = 1)]
     threads: usize,
+    /// Instead: attach all clients to --server, wait until it ends, and tell how long they were
+    /// without a server and where they went.
+    #[arg(long)]
+    storm: bool,
 }
 
 impl Plan {
@@ -130,8 +135,16 @@ impl Shared {
     }
 }
 
-pub async fn run(cluster: &Cluster, out: Out, plan: &Plan) -> Result<(), Trouble> {
+pub async fn run(
+    cluster: &Cluster,
+    out: Out,
+    plan: &Plan,
+    server: Option<&str>,
+) -> Result<(), Trouble> {
     plan.check()?;
+    if plan.storm {
+        return storm::run(cluster, out, plan, server).await;
+    }
     let addrs: Vec<String> = cluster.servers.iter().map(|s| s.addr.clone()).collect();
     let addrs = if addrs.is_empty() { cluster.seeds.clone() } else { addrs };
     let shared = Arc::new(Shared {
@@ -232,6 +245,7 @@ mod tests {
             warmup: Duration::ZERO,
             level: Safety::Replicated,
             threads: 1,
+            storm: false,
         };
         let mut members = vec![0; 100];
         for client in 0..300 {

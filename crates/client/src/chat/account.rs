@@ -1,8 +1,10 @@
 //! The account of a session, and the file that keeps it.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chatty_core::client::Client;
+use chatty_core::id::AccountId;
 use chatty_core::session::check_nick;
 
 use super::{ConnectError, Options};
@@ -20,6 +22,8 @@ pub(super) struct Account {
     /// The cluster, to find the file of another nick; `None` if the user named the file.
     cluster: Option<Cluster>,
     pub(super) token: Vec<u8>,
+    /// Whose it is; `None` before the first attach.
+    pub(super) id: Option<AccountId>,
     /// The name to ask for.
     pub(super) wish: Option<String>,
     minting: Option<Minting>,
@@ -41,8 +45,15 @@ impl Account {
             IdentityAt::Nowhere => (None, None),
         };
         let saved_at = Instant::now();
-        let mut account =
-            Self { file, cluster, token: Vec::new(), wish: Some(name), minting: None, saved_at };
+        let mut account = Self {
+            file,
+            cluster,
+            token: Vec::new(),
+            id: None,
+            wish: Some(name),
+            minting: None,
+            saved_at,
+        };
         match &account.file {
             // A passing guest claims no name that he did not ask for.
             None => account.wish = asked,
@@ -50,6 +61,7 @@ impl Account {
                 Found::None(minting) => account.minting = Some(minting),
                 Found::Account(kept) => {
                     account.token = kept.token();
+                    account.id = Some(kept.account);
                     // The account has a name of its own, perhaps another than the nick under
                     // which it was found: `nick` changes it. A file named by the user tells
                     // nothing of a name, so there a nick is a wish.
@@ -58,6 +70,11 @@ impl Account {
             },
         }
         Ok(account)
+    }
+
+    /// Where the outbox of this account is, if the account is kept in a file.
+    pub(super) fn outbox_path(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| file.path().with_extension("outbox"))
     }
 
     /// Keeps the newest token. A file that somebody deleted meanwhile stays deleted.

@@ -64,6 +64,7 @@ impl Task {
         account: Account,
         state: watch::Sender<State>,
         window: Arc<Semaphore>,
+        left: BTreeSet<Ticket>,
     ) -> Self {
         Self {
             driver,
@@ -73,7 +74,7 @@ impl Task {
             waiting: VecDeque::new(),
             asks: BTreeMap::new(),
             sends: BTreeMap::new(),
-            unanswered: BTreeSet::new(),
+            unanswered: left,
             goodbyes: Vec::new(),
         }
     }

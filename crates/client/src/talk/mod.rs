@@ -40,7 +40,8 @@ pub async fn run(args: &Args, cluster: &Cluster) -> Result<(), Trouble> {
     let mut options = args.options(Answers::Anywhere, PATIENCE)?;
     options.direct = Direct::Take;
     let (chat, events) = Chat::start(cluster, options).await?;
-    let talker = Talker::new(chat.clone(), cluster.clone(), offset_minutes());
+    let mut talker = Talker::new(chat.clone(), cluster.clone(), offset_minutes());
+    talker.greet_outbox();
     if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         in_terminal(chat, events, talker).await
     } else {
@@ -162,6 +163,8 @@ impl<W: std::io::Write> Session<W> {
             };
             self.show()?;
             if !goes_on {
+                self.talker.show_late();
+                self.show()?;
                 return self.goodbye(&mut inputs).await;
             }
         }
@@ -196,7 +199,7 @@ impl<W: std::io::Write> Session<W> {
         }
         match self.talker.unanswered() {
             0 => Ok(()),
-            count => Err(Trouble::Say(format!("{count} of your messages were not acknowledged"))),
+            count => Err(Trouble::Say(unacknowledged(count, &self.chat))),
         }
     }
 
@@ -255,6 +258,11 @@ impl<W: std::io::Write> Session<W> {
     }
 }
 
+fn unacknowledged(count: usize, chat: &Chat) -> String {
+    let next = if chat.keeps() { "; they are sent at the next start" } else { "" };
+    format!("{count} of your messages were not acknowledged{next}")
+}
+
 /// Lines in, lines out: each is answered before the next one is read.
 async fn plain(chat: Chat, mut events: Events, mut talker: Talker) -> Result<(), Trouble> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -304,6 +312,7 @@ async fn plain(chat: Chat, mut events: Events, mut talker: Talker) -> Result<(),
             break;
         }
     }
+    talker.show_late();
     print_plain(&mut talker)?;
     let missing = talker.unanswered();
     talker.marks.finish(&chat).await;
@@ -311,7 +320,7 @@ async fn plain(chat: Chat, mut events: Events, mut talker: Talker) -> Result<(),
     match missing {
         _ if failed => Err(Trouble::Silent),
         0 => Ok(()),
-        count => Err(Trouble::Say(format!("{count} messages were not acknowledged"))),
+        count => Err(Trouble::Say(unacknowledged(count, &chat))),
     }
 }
 

@@ -12,6 +12,7 @@ use chatty_client::{
 use chatty_core::event::Rank;
 use chatty_core::id::RoomId;
 use chatty_core::session::RoomOpened;
+use chatty_core::time::Key;
 use tokio::sync::mpsc;
 
 use super::screen::{Mark, Own, Piece};
@@ -25,6 +26,8 @@ const LAST_ON_JOIN: u32 = 20;
 const ECHOES_MAX: usize = 1000;
 /// Names remembered for completion, at most.
 const NAMES_MAX: usize = 2000;
+/// Late lines told of together, at most.
+const LATE_MAX: usize = 1000;
 
 const QUIET: &str = "2";
 const ALARM: &str = "31";
@@ -73,9 +76,12 @@ pub struct Talker {
     early: BTreeMap<Ticket, MessageState>,
     /// Own messages without any answer.
     unanswered: BTreeSet<Own>,
+    /// Those of last time without any answer.
+    left: BTreeSet<Ticket>,
     busy: usize,
     lost: Option<(String, LostWhy)>,
-    late: usize,
+    /// Lines that belong above what was shown, and how many there were at the last tick.
+    late: (Vec<(Key, Vec<Piece>)>, usize),
     pub marks: Marks,
 }
 
@@ -101,7 +107,9 @@ impl Talker {
         let outcomes = mpsc::unbounded_channel();
         let (outgoing, typed) = mpsc::unbounded_channel();
         tokio::spawn(say_in_order(chat.clone(), typed, outcomes.0.clone()));
+        let left = chat.left().iter().map(|left| left.ticket).collect();
         Self {
+            left,
             chat,
             cluster,
             offset_minutes,
@@ -118,7 +126,7 @@ impl Talker {
             unanswered: BTreeSet::new(),
             busy: 0,
             lost: None,
-            late: 0,
+            late: (Vec::new(), 0),
             marks: Marks::default(),
         }
     }
@@ -129,7 +137,7 @@ impl Talker {
     }
 
     pub fn unanswered(&self) -> usize {
-        self.unanswered.len()
+        self.unanswered.len() + self.left.len()
     }
 
     fn line(&mut self, line: Vec<Piece>) {
@@ -138,6 +146,21 @@ impl Talker {
 
     pub fn greet(&mut self) {
         self.line(quiet("/join ROOM to begin, /help for more"));
+    }
+
+    /// What became of the outbox of last time.
+    pub fn greet_outbox(&mut self) {
+        match self.chat.left().len() {
+            0 => {}
+            1 => self.line(quiet("1 message from last time is sent again")),
+            count => self.line(quiet(format!("{count} messages from last time are sent again"))),
+        }
+        if !self.chat.keeps() {
+            self.line(quiet(
+                "another session of yours keeps the outbox: what is said here does not outlive a \
+                 crash of this one",
+            ));
+        }
     }
 
     /// Room, server and state.
@@ -152,7 +175,7 @@ impl Talker {
             Some(server) => Piece::new("32", server.to_string()),
             None => Piece::new("33", "connecting…"),
         };
-        let waiting = match self.unanswered.len() {
+        let waiting = match self.unanswered() {
             0 => String::new(),
             count => format!(" …{count}"),
         };
@@ -432,6 +455,13 @@ impl Talker {
             }
             Event::Happened(happening) => self.on_happening(&happening),
             Event::State(state) => self.on_state(&state),
+            Event::Failed { ticket, failure } if ticket.is_restored() => {
+                self.left.remove(&ticket);
+                let left = self.chat.left().iter().find(|left| left.ticket == ticket);
+                let text = left.map_or(String::new(), |left| beginning(&left.text));
+                let why = safe::one_line(&failure.to_string());
+                self.line(alarm(format!("not said, from last time: {why} (\"{text}\")")));
+            }
             Event::Failed { ticket, failure } => {
                 if let Some(own) = self.sent.remove(&ticket) {
                     self.refused(own, &failure);
@@ -446,6 +476,12 @@ impl Talker {
                 self.line(quiet(format!("somebody else is called {taken}: you are {nick}")));
             }
             Event::Named { taken: None, .. } => {}
+            // The mark in front of a message says how safe it is.
+            Event::Kept(_) => {}
+            Event::Unkept(why) => {
+                let why = safe::one_line(&why);
+                self.line(alarm(format!("what you say is no longer kept in a file: {why}")));
+            }
             Event::Notice(text) => self.line(quiet(safe::one_line(&text))),
             Event::Lost { server, why } => self.lost = Some((server.to_string(), why)),
             Event::Attached(attached) => self.on_attached(&attached),
@@ -480,14 +516,42 @@ impl Talker {
         }
     }
 
-    /// Lines that are late are counted, and told of together.
+    /// Late lines are told of together, in their order, once no more come: what has scrolled away
+    /// cannot be written between.
     pub fn flush_late(&mut self) {
-        match std::mem::take(&mut self.late) {
-            0 => {}
-            1 => self.line(quiet("1 earlier message arrived after a disconnect")),
-            count => {
-                self.line(quiet(format!("{count} earlier messages arrived after a disconnect")));
+        let (lines, before) = &mut self.late;
+        let count = lines.len();
+        if count == 0 || (*before != count && count < LATE_MAX) {
+            *before = count;
+            return;
+        }
+        self.show_late();
+    }
+
+    /// Shows late lines now.
+    pub fn show_late(&mut self) {
+        let count = self.late.0.len();
+        if count == 0 {
+            return;
+        }
+        let (mut lines, _) = std::mem::take(&mut self.late);
+        lines.sort_by_key(|(key, _)| *key);
+        self.line(quiet(match count {
+            1 => "1 earlier message arrived after a disconnect:".to_owned(),
+            _ => format!("{count} earlier messages arrived after a disconnect:"),
+        }));
+        lines.into_iter().for_each(|(_, line)| self.line(line));
+    }
+
+    /// Shows a line, or keeps it for those that come late.
+    fn arrived(&mut self, late: bool, key: Key, line: Vec<Piece>) {
+        if late {
+            self.late.0.push((key, line));
+            if self.late.0.len() >= LATE_MAX {
+                self.show_late();
             }
+        } else {
+            self.line(line);
         }
     }
 
@@ -497,9 +561,8 @@ impl Talker {
         if me == Some(said.account) && self.is_echo(said) {
             return;
         }
-        self.late += usize::from(said.late);
         let place = self.place_of(said);
-        self.line(message(said, self.offset_minutes, place));
+        self.arrived(said.late, said.key, message(said, self.offset_minutes, place));
     }
 
     /// Whether it is an own message that was shown when it was said.
@@ -531,11 +594,15 @@ impl Talker {
         if matches!(&happening.what, What::Kicked { account, .. } if me == Some(*account)) {
             return;
         }
-        self.late += usize::from(happening.late);
-        self.line(quiet(out::happening_line(happening)));
+        let line = quiet(out::happening_line(happening));
+        self.arrived(happening.late, happening.key, line);
     }
 
     fn on_state(&mut self, state: &MessageState) {
+        if state.ticket.is_restored() {
+            self.left.remove(&state.ticket);
+            return;
+        }
         let Some(own) = self.sent.get(&state.ticket).copied() else {
             self.early.insert(state.ticket, state.clone());
             return;

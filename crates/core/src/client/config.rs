@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::session::{Direct, ServerAddr};
 
+use super::journal::Journal;
+
 /// Which servers a client attaches to.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Roam {
@@ -35,6 +37,9 @@ pub struct Config {
     /// a message its sender repeated elsewhere is told once. 1024: at 200 messages a second five
     /// seconds, twice the longest fail-over of a sender.
     pub remembered: usize,
+    /// What an earlier client left to be sent, perhaps nothing; with it everything that is said is
+    /// written down. `None`: nothing is.
+    pub journal: Option<Journal>,
     /// Times.
     pub timing: Timing,
 }
@@ -49,6 +54,7 @@ impl Default for Config {
             nick: None,
             direct: Direct::Ignore,
             remembered: 1024,
+            journal: None,
             timing: Timing::default(),
         }
     }

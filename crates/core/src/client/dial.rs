@@ -16,6 +16,9 @@ use super::config::{Config, Roam};
 /// Servers a client remembers, at most: a longer list is cut.
 const KNOWN_MAX: usize = 256;
 
+/// See [`Dialer::limit`].
+const PATIENCE_FACTOR: u32 = 10;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     name: Option<Slot>,
@@ -97,6 +100,14 @@ impl Dialer {
     /// The first server of the list that need not wait.
     pub(super) fn next(&self, now: Time) -> Option<String> {
         self.known.iter().find(|known| known.retry_at <= now).map(|known| known.addr.clone())
+    }
+
+    /// How long a dial of that server may take, at least `least`: ten times the back-off of its
+    /// next failure, 1 s at first and 10 s after many. A server that thousands dial at once is slow,
+    /// and a handshake given up half-way is work done for nothing.
+    pub(super) fn limit(&self, addr: &str, least: Duration) -> Duration {
+        let known = self.known.iter().find(|known| known.addr == addr);
+        known.map_or(least, |known| (known.step * PATIENCE_FACTOR).max(least).min(self.max * 2))
     }
 
     pub(super) fn next_at(&self) -> Option<Time> {
@@ -241,6 +252,19 @@ mod tests {
             now = now + last;
         }
         assert!((2500..=5000).contains(&last.as_millis()), "{last:?}");
+    }
+
+    #[test]
+    fn a_dial_may_take_longer_the_more_of_them_failed() {
+        let (mut dialer, mut rng) = dialer(&["s1", "s2"], Roam::Anywhere);
+        let second = Duration::from_secs(1);
+        let mut limits = Vec::new();
+        for _ in 0..6 {
+            limits.push(dialer.limit("s1:1", second).as_millis());
+            dialer.failed(Time::default(), "s1:1", &mut rng);
+        }
+        assert_eq!(limits, [1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(dialer.limit("s2:1", second), second, "the others are as quick as before");
     }
 
     #[test]

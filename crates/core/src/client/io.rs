@@ -7,6 +7,7 @@ use crate::session::{Code, Item, Level, Line, Request, RoomClosed, Target};
 use crate::time::Key;
 
 use super::ask::{Answer, Ask};
+use super::journal::Note;
 
 /// One dial and the connection it led to; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +16,21 @@ pub struct Conn(pub u64);
 /// The program's own number for something it asked; every answer carries it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The program's own numbers are below this.
+    const RESTORED: u64 = 1 << 63;
+
+    /// The ticket of a message that an earlier client left, by its number in the journal.
+    pub const fn restored(nth: u64) -> Self {
+        Self(Self::RESTORED | nth)
+    }
+
+    /// Whether an earlier client left the message.
+    pub const fn is_restored(self) -> bool {
+        self.0 >= Self::RESTORED
+    }
+}
 
 /// What has happened outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +49,10 @@ pub enum Input {
     Item(Conn, Item),
     /// The kernel says that nothing listens there any more. Anybody could have forged that.
     Hint(Conn),
+    /// All notes are on disk up to this batch.
+    Kept(u64),
+    /// Notes cannot be kept any more, and those of before will not be read again.
+    Unkept(String),
 }
 
 /// What a program may want.
@@ -71,6 +91,8 @@ pub enum Output {
     Request(Conn, Request),
     /// Drop the dial or the connection; nothing more is expected of it.
     Hangup(Conn),
+    /// Write these down after those before and say `Kept`, or `Unkept`. Only with a journal.
+    Keep(u64, Vec<Note>),
     /// Tell the program.
     Emit(ClientEvent),
 }
@@ -112,6 +134,11 @@ pub enum ClientEvent {
     },
     /// A message of this client reached another level.
     Message(MessageState),
+    /// These messages are written down: they are sent also when this client crashes now and
+    /// another one begins with its notes.
+    Kept(Vec<Ticket>),
+    /// Messages are no longer written down, and why.
+    Unkept(String),
     /// The answer to an ask.
     Answered {
         /// Which.

@@ -14,6 +14,7 @@ mod ask;
 mod config;
 mod dial;
 mod io;
+mod journal;
 mod outbox;
 mod reread;
 mod rooms;
@@ -34,11 +35,12 @@ pub use config::{Config, Roam, Timing};
 pub use io::{
     Attached, ClientEvent, Command, Conn, Failure, Input, LostWhy, MessageState, Output, Ticket,
 };
-pub use outbox::WINDOW_MAX;
+pub use journal::{Journal, Note, Waiting};
+pub use outbox::{DRAFTS_MAX, WINDOW_MAX};
 
 use ask::Asks;
 use dial::Dialer;
-use outbox::Outbox;
+use outbox::{Outbox, Step};
 use reread::Rereads;
 use rooms::Rooms;
 use session::{Session, Tip};
@@ -97,6 +99,12 @@ impl Client {
     pub fn new(config: Config, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let dialer = Dialer::new(&config, &mut rng);
+        let mut outbox = Outbox::new();
+        let mut tip = Tip::default();
+        if let Some(journal) = &config.journal {
+            let newest = outbox.restore(Time::default(), journal);
+            newest.into_iter().for_each(|mid| tip.used(mid));
+        }
         Self {
             phase: Phase::Resting,
             last_conn: 0,
@@ -110,10 +118,10 @@ impl Client {
             cursor: Vector::new(),
             base: Vector::new(),
             rooms: Rooms::new(config.remembered),
-            outbox: Outbox::new(),
+            outbox,
             asks: Asks::default(),
             rereads: Rereads::default(),
-            tip: Tip::default(),
+            tip,
             lost_at: None,
             ran_at: Time::default(),
             outputs: VecDeque::new(),
@@ -196,6 +204,26 @@ impl Client {
             }
             Input::Item(conn, item) => self.on_item(now, conn, item),
             Input::Hint(conn) => self.on_hint(now, conn),
+            Input::Kept(batch) => {
+                let safe = self.outbox.on_kept(batch);
+                if !safe.is_empty() {
+                    self.emit(ClientEvent::Kept(safe));
+                }
+                self.pump(now);
+            }
+            Input::Unkept(why) => {
+                self.outbox.on_unkept();
+                self.emit(ClientEvent::Unkept(why));
+                self.pump(now);
+            }
+        }
+        self.write_down();
+    }
+
+    /// Hands over what is to be kept.
+    fn write_down(&mut self) {
+        if let Some((batch, notes)) = self.outbox.take_notes() {
+            self.outputs.push_back(Output::Keep(batch, notes));
         }
     }
 
@@ -216,6 +244,7 @@ impl Client {
             self.emit(ClientEvent::Failed { ticket, failure: Failure::TimedOut });
         }
         self.pump(now);
+        self.write_down();
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -323,7 +352,7 @@ impl Client {
         let Some(addr) = self.dialer.next(now) else { return };
         self.last_conn += 1;
         let conn = Conn(self.last_conn);
-        let until = now + self.config.timing.dial;
+        let until = now + self.dialer.limit(&addr, self.config.timing.dial);
         self.outputs.push_back(Output::Dial(conn, addr.clone()));
         self.phase = Phase::Dialing { conn, addr, until };
     }
@@ -331,7 +360,7 @@ impl Client {
     fn on_connected(&mut self, now: Time, conn: Conn) {
         match &self.phase {
             Phase::Dialing { conn: dialed, addr, .. } if *dialed == conn => {
-                let until = now + self.config.timing.attach;
+                let until = now + self.dialer.limit(addr, self.config.timing.attach);
                 self.phase = Phase::Attaching { conn, addr: addr.clone(), until };
                 let attach = self.attach();
                 self.send(conn, Request::Attach(attach));
@@ -428,6 +457,16 @@ impl Client {
             return;
         }
         let addr = addr.clone();
+        if let Some(journal) = self.config.journal.take() {
+            if journal.account().is_some_and(|of| of != welcome.account) && !journal.is_empty() {
+                self.outputs.push_back(Output::Hangup(conn));
+                let why = "the messages left from last time are another account's".to_owned();
+                return self.end(Some(Failure::Refused(Code::Conflict, why)));
+            }
+            if journal.account() != Some(welcome.account) {
+                self.outbox.note_account(welcome.account);
+            }
+        }
         self.account = Some(welcome.account);
         self.token = welcome.token;
         self.tip.learn(now, welcome.clock_ms, Duration::ZERO);
@@ -473,14 +512,19 @@ impl Client {
                 self.send(conn, Request::History(history));
             }
         }
-        while self.outbox.has_next(now) {
-            let request = self.request_id();
-            let mid = self.tip.next_mid(now, &mut self.rng);
-            let Some(send) = self.outbox.next(now, request, mid) else { break };
-            if send.mid == mid {
-                self.tip.used(mid);
+        while let Some(step) = self.outbox.next_step(now) {
+            match step {
+                Step::Name => {
+                    let mid = self.tip.next_mid(now, &mut self.rng);
+                    self.tip.used(mid);
+                    self.outbox.name(mid);
+                }
+                Step::Send => {
+                    let request = self.request_id();
+                    let Some(send) = self.outbox.next(now, request) else { break };
+                    self.send(conn, Request::Send(send));
+                }
             }
-            self.send(conn, Request::Send(send));
         }
     }
 

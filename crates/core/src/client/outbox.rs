@@ -1,8 +1,11 @@
 //! What the program said and the cluster has not yet made safe.
 //!
-//! A message waits as a draft until it first leaves (only then is its id made, from the server's
+//! A message waits as a draft until it may leave (only then is its id made, from the server's
 //! clock), and stays until it is replicated. After a fail-over everything here is sent again, in
 //! order, under the same ids; a server that knows an id answers with its state.
+//!
+//! With a journal, what is said and the ids are noted, and a message leaves once its notes are
+//! kept: see [`super::journal`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,11 +15,12 @@ use crate::session::{Code, Level, Send, Sent, Target};
 use crate::time::{Key, Time};
 
 use super::io::{Failure, Ticket};
+use super::journal::{Journal, Note};
 
 /// Messages sent and not answered, at most.
 pub const WINDOW_MAX: usize = 256;
 /// Drafts beyond the window, at most; more are refused as busy.
-const DRAFTS_MAX: usize = 4096;
+pub const DRAFTS_MAX: usize = 4096;
 /// Messages kept until they are replicated, at most. Beyond that the oldest that are stored leave:
 /// in a cluster without a majority they rest on their server's disk alone.
 const KEPT_MAX: usize = 65_536;
@@ -34,6 +38,9 @@ const EARLY_RETRY: Duration = Duration::from_millis(500);
 /// … for so long: more than servers that reach each other need to tell.
 const EARLY_MAX: Duration = Duration::from_secs(10);
 
+/// An id older than this is not in any server's future.
+const PAST_MS: u64 = 60_000;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
     /// The order in which messages were said.
@@ -50,6 +57,33 @@ struct Kept {
     doubtful: bool,
     /// Since when servers say that its id is in their future.
     early_since: Option<Time>,
+}
+
+impl Kept {
+    fn new(nth: u64, ticket: Ticket, at: Time, wanted: Level) -> Self {
+        Self {
+            nth,
+            ticket,
+            to: Target::Room(String::new()),
+            text: String::new(),
+            wanted,
+            at,
+            reached: None,
+            room: None,
+            key: None,
+            doubtful: false,
+            early_since: None,
+        }
+    }
+}
+
+/// What may be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Give the oldest draft an id.
+    Name,
+    /// Send the next message.
+    Send,
 }
 
 /// A message that reached a level.
@@ -84,10 +118,47 @@ pub(super) struct Outbox {
     paced_until: Option<Time>,
     /// How many of those kept have reached no level yet.
     unanswered: usize,
+    notes: Notes,
+}
+
+/// What is to be written down, and what waits for it.
+#[derive(Clone, Debug, Default)]
+struct Notes {
+    wanted: Wanted,
+    open: Vec<Note>,
+    /// What waits for the notes that are open.
+    waits: Waits,
+    /// What waits for notes handed over, by the number of their batch.
+    handed: BTreeMap<u64, Waits>,
+    last_batch: u64,
+}
+
+/// Whether anything is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Wanted {
+    #[default]
+    No,
+    Yes,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Waits {
+    /// Messages that may leave then.
+    named: Vec<Mid>,
+    /// Messages that outlive this process then.
+    said: Vec<Ticket>,
+}
+
+impl Notes {
+    fn add(&mut self, note: impl FnOnce() -> Note) {
+        if self.wanted == Wanted::Yes {
+            self.open.push(note());
+        }
+    }
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             last_nth: 0,
             drafts: VecDeque::new(),
@@ -100,7 +171,73 @@ impl Outbox {
             rested_at: Time::from_micros(0),
             paced_until: None,
             unanswered: 0,
+            notes: Notes::default(),
         }
+    }
+
+    /// Takes over what an earlier client left, and writes down from now on. The newest id of it.
+    pub(super) fn restore(&mut self, at: Time, journal: &Journal) -> Option<Mid> {
+        self.notes.wanted = Wanted::Yes;
+        for (nth, message) in journal.messages() {
+            self.last_nth = self.last_nth.max(*nth);
+            let mut kept = Kept::new(*nth, Ticket::restored(*nth), at, message.level);
+            kept.to = message.to.clone();
+            kept.text = message.text.clone();
+            match message.mid {
+                Some(mid) => {
+                    kept.doubtful = true;
+                    self.unanswered += 1;
+                    self.unsent.insert(mid);
+                    self.kept.insert(mid, kept);
+                }
+                None => self.drafts.push_back(kept),
+            }
+        }
+        self.kept.last_key_value().map(|(mid, _)| *mid)
+    }
+
+    pub(super) fn note_account(&mut self, account: AccountId) {
+        self.notes.add(|| Note::Account(account));
+    }
+
+    /// The next notes to be kept, and the number of their batch.
+    pub(super) fn take_notes(&mut self) -> Option<(u64, Vec<Note>)> {
+        let notes = &mut self.notes;
+        if notes.open.is_empty() {
+            return None;
+        }
+        notes.last_batch += 1;
+        notes.handed.insert(notes.last_batch, std::mem::take(&mut notes.waits));
+        Some((notes.last_batch, std::mem::take(&mut notes.open)))
+    }
+
+    /// Notes are kept up to this batch: what waited for them may leave. Whose words are safe.
+    pub(super) fn on_kept(&mut self, batch: u64) -> Vec<Ticket> {
+        let rest = self.notes.handed.split_off(&batch.saturating_add(1));
+        let mut safe = Vec::new();
+        for waits in std::mem::replace(&mut self.notes.handed, rest).into_values() {
+            self.release(waits.named);
+            safe.extend(waits.said);
+        }
+        safe
+    }
+
+    /// Nothing can be kept any more: what waited for that goes without.
+    pub(super) fn on_unkept(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        for waits in notes.handed.into_values().chain([notes.waits]) {
+            self.release(waits.named);
+        }
+    }
+
+    fn release(&mut self, named: Vec<Mid>) {
+        self.unsent.extend(named.into_iter().filter(|mid| self.kept.contains_key(mid)));
+    }
+
+    /// How many have an id that is not kept yet.
+    fn being_kept(&self) -> usize {
+        let handed = self.notes.handed.values().chain([&self.notes.waits]);
+        handed.map(|waits| waits.named.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -135,25 +272,17 @@ impl Outbox {
         }
         self.last_nth += 1;
         let nth = self.last_nth;
-        let kept = Kept {
-            nth,
-            ticket,
-            to,
-            text,
-            wanted,
-            at,
-            reached: None,
-            room: None,
-            key: None,
-            doubtful: false,
-            early_since: None,
-        };
-        self.drafts.push_back(kept);
+        if self.notes.wanted == Wanted::Yes {
+            let (to, text) = (to.clone(), text.clone());
+            self.notes.open.push(Note::Said { nth, to, text, level: wanted });
+            self.notes.waits.said.push(ticket);
+        }
+        self.drafts.push_back(Kept { to, text, ..Kept::new(nth, ticket, at, wanted) });
         Ok(())
     }
 
-    /// Whether a message may leave now.
-    pub(super) fn has_next(&mut self, now: Time) -> bool {
+    /// What may be done now.
+    pub(super) fn next_step(&mut self, now: Time) -> Option<Step> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
@@ -165,24 +294,38 @@ impl Outbox {
         let waits = !(self.unsent.is_empty() && self.drafts.is_empty());
         let rest = self.rested_at.since(now);
         self.paced_until = (waits && rest > BURST).then(|| now + (rest - BURST));
-        waits
-            && self.paused_until.is_none()
-            && self.paced_until.is_none()
-            && self.asked.len() < self.window
+        let under_way = self.asked.len() + self.being_kept();
+        let held = self.paused_until.is_some() || self.paced_until.is_some();
+        if !waits || held || under_way >= self.window {
+            None
+        } else if self.unsent.is_empty() {
+            Some(Step::Name)
+        } else {
+            Some(Step::Send)
+        }
     }
 
-    /// The next message in order; a draft gets the id `fresh`.
-    pub(super) fn next(&mut self, now: Time, request: RequestId, fresh: Mid) -> Option<Send> {
-        let mid = match self.unsent.pop_first() {
-            Some(mid) => mid,
-            None => {
-                let draft = self.drafts.pop_front()?;
-                self.make_room();
-                self.kept.insert(fresh, draft);
-                self.unanswered += 1;
-                fresh
+    /// The oldest draft goes by that id.
+    pub(super) fn name(&mut self, mid: Mid) {
+        let Some(draft) = self.drafts.pop_front() else { return };
+        self.make_room();
+        let nth = draft.nth;
+        self.kept.insert(mid, draft);
+        self.unanswered += 1;
+        match self.notes.wanted {
+            Wanted::Yes => {
+                self.notes.open.push(Note::Named { nth, mid });
+                self.notes.waits.named.push(mid);
             }
-        };
+            Wanted::No => {
+                self.unsent.insert(mid);
+            }
+        }
+    }
+
+    /// The next message in order.
+    pub(super) fn next(&mut self, now: Time, request: RequestId) -> Option<Send> {
+        let mid = self.unsent.pop_first()?;
         let kept = self.kept.get(&mid)?;
         self.rested_at = self.rested_at.max(now) + BURST / PACE;
         self.asked.insert(request, mid);
@@ -199,10 +342,17 @@ impl Outbox {
         while self.kept.len() >= KEPT_MAX {
             let stored = self.kept.iter().find(|(_, kept)| kept.reached.is_some());
             let Some(mid) = stored.map(|(mid, _)| *mid) else { return };
-            self.kept.remove(&mid);
-            self.unsent.remove(&mid);
-            self.postponed.remove(&mid);
+            self.take_out(mid);
         }
+    }
+
+    /// Takes a message out for good.
+    fn take_out(&mut self, mid: Mid) -> Option<Kept> {
+        self.unsent.remove(&mid);
+        self.postponed.remove(&mid);
+        let kept = self.kept.remove(&mid)?;
+        self.notes.add(|| Note::Done { nth: kept.nth });
+        Some(kept)
     }
 
     pub(super) fn expects(&self, request: RequestId) -> bool {
@@ -235,9 +385,7 @@ impl Outbox {
         kept.reached = Some(level);
         let (ticket, room, key, at) = (kept.ticket, kept.room, kept.key, kept.at);
         if level == Level::Replicated {
-            self.kept.remove(&mid);
-            self.unsent.remove(&mid);
-            self.postponed.remove(&mid);
+            self.take_out(mid);
         }
         Some(Settled { ticket, mid, room, key, level, replicas, at })
     }
@@ -248,7 +396,10 @@ impl Outbox {
         if self.kept.contains_key(&mid) {
             self.unsent.insert(mid);
         }
-        self.window = (self.window / 2).max(1);
+        // Those behind it are refused as well: that is one refusal, told many times.
+        if self.paused_until.is_none() {
+            self.window = (self.window / 2).max(1);
+        }
         self.paused_until = Some(self.paused_until.map_or(again, |until| until.max(again)));
         true
     }
@@ -264,7 +415,7 @@ impl Outbox {
             let since = *kept.early_since.get_or_insert(now);
             if kept.reached.is_none() && now.since(since) > EARLY_MAX {
                 self.unanswered -= 1;
-                return self.kept.remove(&mid).map(|kept| kept.ticket);
+                return self.take_out(mid).map(|kept| kept.ticket);
             }
             self.postponed.insert(mid, now + EARLY_RETRY);
         } else if let Some(kept) = self.kept.remove(&mid) {
@@ -277,11 +428,19 @@ impl Outbox {
         None
     }
 
+    /// Whether a message refused for its id's time is far older than that: no floor of a room that
+    /// went over it comes down again.
+    pub(super) fn is_past(&self, request: RequestId, clock_ms: u64) -> bool {
+        let doubtful = |mid: &&Mid| self.kept.get(mid).is_some_and(|kept| kept.doubtful);
+        let mid = self.asked.get(&request).filter(doubtful);
+        mid.is_some_and(|mid| mid.unix_ms().saturating_add(PAST_MS) < clock_ms)
+    }
+
     /// Refused for good: whose message it was. One that an earlier server stored has happened, and
     /// its program was told so: that refusal concerns the repetition alone.
     pub(super) fn refused(&mut self, request: RequestId) -> Option<Ticket> {
         let mid = self.asked.remove(&request)?;
-        let kept = self.kept.remove(&mid)?;
+        let kept = self.take_out(mid)?;
         if kept.reached.is_some() {
             return None;
         }
@@ -298,6 +457,11 @@ impl Outbox {
         }
         self.postponed.clear();
         self.unsent = self.kept.keys().copied().collect();
+        for waits in self.notes.handed.values().chain([&self.notes.waits]) {
+            for mid in &waits.named {
+                self.unsent.remove(mid);
+            }
+        }
         self.paused_until = None;
         // The next server counts anew.
         self.rested_at = Time::default();
@@ -310,6 +474,8 @@ impl Outbox {
             && matches!(kept.to, Target::Nick(_))
         {
             kept.to = Target::Account(account);
+            let nth = kept.nth;
+            self.notes.add(|| Note::Meant { nth, account });
         }
     }
 
@@ -319,7 +485,8 @@ impl Outbox {
         let drafts = std::mem::take(&mut self.drafts);
         let owed = kept.filter(|kept| kept.reached.is_none()).chain(drafts);
         let tickets = owed.map(|kept| kept.ticket).collect();
-        *self = Self::new();
+        let notes = std::mem::take(&mut self.notes);
+        *self = Self { notes, ..Self::new() };
         tickets
     }
 }

@@ -6,8 +6,8 @@ use crate::event::{Body, Event};
 use crate::id::{Mid, RequestId, RoomId, Slot};
 use crate::rng::Rng;
 use crate::session::{
-    ClosedWhy, Code, Direct, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request,
-    RoomClosed, Shown, TokenBytes, check_nick,
+    ClosedWhy, Code, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request, RoomClosed,
+    Shown, Target, TokenBytes, check_nick,
 };
 use crate::time::{Key, Time};
 
@@ -204,6 +204,9 @@ impl Client {
             Item::Done(done) => self.on_done(done),
             Item::Sent(sent) => {
                 self.prove(now, sent.key);
+                if let Some(to) = sent.to {
+                    self.outbox.resolve(sent.mid, to);
+                }
                 let settled = self.outbox.sent(&sent);
                 self.tell(now, settled);
             }
@@ -347,6 +350,9 @@ impl Client {
                     self.asks.busy(refused.request, again);
                 }
             }
+            Code::BadMid if self.outbox.is_past(refused.request, self.tip.clock_ms(now)) => {
+                self.on_refused_for_good(refused);
+            }
             Code::BadMid if self.outbox.expects(refused.request) => {
                 // What this client took for the server's clock is not.
                 if !self.outbox.is_paused() {
@@ -418,19 +424,13 @@ impl Client {
     }
 
     fn on_gap(&mut self, now: Time, gap: Gap) {
-        match self.rooms.target(gap.room) {
-            Some(target) => {
-                // What proved less than it seemed is taken back.
-                self.cursor.clone_from(&self.base);
-                self.rereads.start(gap.room, target, gap.since);
-                self.pump(now);
-            }
-            None if self.config.direct == Direct::Take => self.emit(ClientEvent::Notice(
-                "some direct messages were left out because this client was slow: see history"
-                    .into(),
-            )),
-            // Of a room just closed.
-            None => {}
+        // None: of a room just closed.
+        let target = self.rooms.target(gap.room).or(gap.with.map(Target::Account));
+        if let Some(target) = target {
+            // What proved less than it seemed is taken back.
+            self.cursor.clone_from(&self.base);
+            self.rereads.start(gap.room, target, gap.since);
+            self.pump(now);
         }
     }
 

@@ -8,10 +8,12 @@ use crate::event::{Body, Event, Msg};
 use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
     ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moving, OpenedRoom, Page, Pong,
-    Refused, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target, TokenBytes,
+    Refused, Replicated, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target,
+    TokenBytes,
 };
 use crate::time::{Hlc, Key};
 
+mod journal;
 mod model;
 
 const CLOCK_MS: u64 = 1_700_000_000_000;
@@ -127,7 +129,7 @@ fn say(client: &mut Client, ticket: u64, text: &str) {
 fn sent(send: &Send, level: Level) -> Item {
     let (request, mid) = (send.request, send.mid);
     let room = RoomId::public("lobby");
-    Item::Sent(Sent { request, mid, room, key: Key::MIN, level, replicas: 1 })
+    Item::Sent(Sent { request, mid, room, key: Key::MIN, level, replicas: 1, to: None })
 }
 
 fn ask(client: &mut Client, ms: u64, ticket: u64, ask: Ask) {
@@ -225,7 +227,10 @@ fn inputs_of_an_older_connection_change_nothing() {
     drain(&mut client);
     client.handle(
         at(101),
-        Input::Item(old, Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN })),
+        Input::Item(
+            old,
+            Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN, with: None }),
+        ),
     );
     client.handle(at(101), Input::Disconnected(old, "late".into()));
     client.handle(at(101), Input::Hint(old));
@@ -439,6 +444,73 @@ fn the_cursor_rises_with_tokens_and_with_lines_after_the_first_token() {
 }
 
 #[test]
+fn a_conversation_never_seen_is_read_again_after_a_gap() {
+    let (mut client, conn) = attached();
+    let bob = AccountId::new(8);
+    let (room, with) = (RoomId::direct(ME, bob), Some(bob));
+    client.handle(at(3), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN, with })));
+    let [Request::History(history)] = &requests(&mut client)[..] else { panic!() };
+    assert_eq!(history.of, Target::Account(bob));
+}
+
+#[test]
+fn a_nick_that_a_server_took_for_somebody_means_him_at_the_next_one() {
+    let (mut client, conn) = attached();
+    let (to, text, level) = (Target::Nick("bob".into()), "hi".to_owned(), Level::Stored);
+    client.handle(at(1), Input::Command(Command::Send { ticket: Ticket(1), to, text, level }));
+    let [send] = &sends(&mut client)[..] else { panic!() };
+    let bob = AccountId::new(8);
+    let (request, mid, room) = (send.request, send.mid, RoomId::direct(ME, bob));
+    let (level, to) = (Level::Stored, Some(bob));
+    let sent = Sent { request, mid, room, key: Key::MIN, level, replicas: 1, to };
+    client.handle(at(2), Input::Item(conn, Item::Sent(sent)));
+    fail_over(&mut client, conn, welcome("s2"));
+    let [again] = &sends(&mut client)[..] else { panic!() };
+    assert_eq!((again.mid, &again.to), (mid, &Target::Account(bob)));
+}
+
+#[test]
+fn a_window_of_refusals_as_busy_is_one_refusal() {
+    let (mut client, conn) = attached();
+    for n in 0..200 {
+        say(&mut client, n, "x");
+    }
+    for send in sends(&mut client) {
+        let (request, code) = (send.request, Code::Busy);
+        let refused = Refused { request, code, reason: "slow".into(), retry_ms: 50 };
+        client.handle(at(5), Input::Item(conn, Item::Refused(refused)));
+    }
+    client.handle_timeout(at(56));
+    assert_eq!(sends(&mut client).len(), 128, "half of 256, once");
+}
+
+#[test]
+fn a_message_below_its_rooms_floor_is_refused_for_good() {
+    let mid = Mid::at(CLOCK_MS - 3_600_000, 1);
+    let (to, text) = (Target::Room("lobby".into()), "old".to_owned());
+    let notes =
+        [Note::Said { nth: 1, to, text, level: Level::Stored }, Note::Named { nth: 1, mid }];
+    let journal = Some(notes.into_iter().collect());
+    let mut client = Client::new(Config { journal, ..config() }, 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 0, conn, welcome("s1"));
+    let [send] = &sends(&mut client)[..] else { panic!() };
+    let (request, code) = (send.request, Code::BadMid);
+    let refused = Refused { request, code, reason: "below the floor".into(), retry_ms: 0 };
+    client.handle(at(5), Input::Item(conn, Item::Refused(refused)));
+    let outputs = drain(&mut client);
+    let told = |output: &Output| {
+        matches!(output, Output::Emit(ClientEvent::Failed { failure: Failure::Refused(..), .. }))
+    };
+    assert!(outputs.iter().any(told), "{outputs:?}");
+    let done = vec![Note::Done { nth: 1 }];
+    assert!(
+        outputs.iter().any(|output| matches!(output, Output::Keep(_, notes) if *notes == done))
+    );
+}
+
+#[test]
 fn a_gap_takes_back_what_lines_seemed_to_prove() {
     let (mut client, conn) = attached();
     open_lobby(&mut client, conn, vec![]);
@@ -447,7 +519,7 @@ fn a_gap_takes_back_what_lines_seemed_to_prove() {
     client.handle(at(4), Input::Item(conn, shown(&line(1, 9, 1, "live"))));
     assert_eq!(client.cursor().upto(log), 9);
     let room = RoomId::public("lobby");
-    client.handle(at(5), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
+    client.handle(at(5), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN, with: None })));
     assert_eq!(client.cursor().upto(log), 5, "line 8 may have been dropped in another room");
 }
 
@@ -542,7 +614,7 @@ fn a_gap_is_read_again_and_the_cursor_waits_for_it() {
     open_lobby(&mut client, conn, vec![line(1, 1, 0, "a")]);
     client.handle(at(3), Input::Item(conn, token(&[(1, 1)])));
     let room = RoomId::public("lobby");
-    client.handle(at(4), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN })));
+    client.handle(at(4), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN, with: None })));
     let live = line(1, 5, 50, "e");
     client.handle(at(5), Input::Item(conn, shown(&live)));
     client.handle(at(5), Input::Item(conn, token(&[(1, 5)])));

@@ -17,7 +17,7 @@ use crate::io::{Output, Severity};
 use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
-    Attach, CLIENT_MINOR, ClosedWhy, Code, Direct, Gap, Item, Opened, OpenedRoom, ROOMS_OPEN_MAX,
+    Attach, CLIENT_MINOR, ClosedWhy, Code, Direct, Item, Opened, OpenedRoom, ROOMS_OPEN_MAX,
     RoomClosed, ServerState, TokenBytes, Welcome, check_nick, check_room,
 };
 use crate::store::{Query, Rows};
@@ -363,7 +363,7 @@ impl Replica {
             Rows::Waiting(lines, cut) => {
                 self.show_all(now, id, lines);
                 for (room, since) in cut {
-                    self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
+                    self.tell_gap(id, room, since);
                 }
             }
             Rows::TooFar(since) => self.tell_gaps(id, since),
@@ -398,7 +398,7 @@ impl Replica {
 
     fn tell_gaps(&mut self, id: SessionId, since: Key) {
         for room in self.shown_rooms(id) {
-            self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
+            self.tell_gap(id, room, since);
         }
     }
 

@@ -385,7 +385,7 @@ impl Replica {
         }
         let rooms = std::mem::take(&mut session.gapped);
         for (room, since) in rooms {
-            self.deliver_answer(vec![id], Item::Gap(Gap { room, since }));
+            self.tell_gap(id, room, since);
         }
         while let Some(session) = self.sessions.all.get_mut(&id)
             && let Some(proof) = session.proofs.pop_front()
@@ -393,6 +393,15 @@ impl Replica {
             session.held_bytes -= cost_of(&proof);
             self.deliver_answer(vec![id], proof);
         }
+    }
+
+    /// Says that lines of a room were left out, and how it can be read again.
+    pub(super) fn tell_gap(&mut self, id: SessionId, room: RoomId, since: Key) {
+        let Some(account) = self.sessions.all.get(&id).map(|session| session.account) else {
+            return;
+        };
+        let with = self.rooms.direct_with(room, account);
+        self.deliver_answer(vec![id], Item::Gap(Gap { room, since, with }));
     }
 
     pub(super) fn protocol_error(&mut self, id: SessionId, why: &str) {

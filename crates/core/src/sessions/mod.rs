@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, Limits};
-use crate::id::{AccountId, ReadToken, RequestId, RoomId, SessionId};
+use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::session::{Code, Item, Refused, Request};
 use crate::store::Loaded;
 use crate::time::{Hlc, Key, Now, Time};
@@ -78,6 +78,8 @@ pub(crate) struct Session {
     /// Rooms whose lines were dropped, and the least key of those.
     gapped: BTreeMap<RoomId, Key>,
     rate: Bucket,
+    /// A message refused as busy: those said after it are not taken before it, until then.
+    awaited: Option<(Mid, Time)>,
     /// The name it was told to go by.
     nick: String,
     /// What its newest token covers.
@@ -297,6 +299,7 @@ impl Session {
             queued: 0,
             gapped: BTreeMap::new(),
             rate,
+            awaited: None,
             nick: String::new(),
             told: Arc::default(),
         }

@@ -5,6 +5,7 @@
 //! know the first yet, and the store makes it an alias.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::rate::{Bucket, NEW_CONVERSATION, NEW_ROOM};
 use super::recent::{Known, Recall};
@@ -22,6 +23,9 @@ use crate::session::{
 use crate::store::Query;
 use crate::time::{Key, Now};
 
+/// A message refused as busy is waited for so long after the time it was told to come again.
+const AWAITED: Duration = Duration::from_secs(3);
+
 /// Message ids in one notice, at most.
 const NOTICES_MAX: usize = 4096;
 
@@ -30,8 +34,21 @@ impl Replica {
     pub(super) fn send_request(&mut self, now: Now, id: SessionId, send: Send) {
         match self.accept(now, id, &send) {
             Ok(()) => {}
-            Err(item) => self.answer(id, item),
+            Err(item) => self.refuse_message(now, id, send.mid, item),
         }
+    }
+
+    /// A message that is to be sent again later keeps its place: those behind it that are under
+    /// way already are refused as well, until it comes or its sender must have given it up.
+    fn refuse_message(&mut self, now: Now, id: SessionId, mid: Mid, item: Item) {
+        if let (Item::Refused(refused), Some(session)) = (&item, self.sessions.all.get_mut(&id))
+            && refused.code == Code::Busy
+            && session.awaited.is_none_or(|(first, until)| mid <= first || until <= now.time)
+        {
+            let wait = Duration::from_millis(refused.retry_ms.into());
+            session.awaited = Some((mid, now.time + wait + AWAITED));
+        }
+        self.answer(id, item);
     }
 
     fn accept(&mut self, now: Now, id: SessionId, send: &Send) -> Result<(), Item> {
@@ -87,7 +104,7 @@ impl Replica {
             }
         });
         if let Err(item) = result {
-            self.answer(id, item);
+            self.refuse_message(now, id, send.mid, item);
         }
     }
 
@@ -175,6 +192,14 @@ impl Replica {
         let room_rate = self.config.limits.room_rate;
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let (account, seen) = (session.account, session.seen);
+        if let Some((first, until)) = session.awaited
+            && first < send.mid
+            && now.time < until
+        {
+            let wait = until.since(now.time).saturating_sub(AWAITED);
+            let wait = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            return Err(busy(request, "an earlier message of yours comes first", wait));
+        }
         self.sessions.trim_rates(now);
         let rate = self.sessions.room_rates.entry(room).or_insert(Bucket::new(room_rate));
         rate.take(now.time, 1).map_err(|ms| busy(request, "too much is said in this room", ms))?;
@@ -188,6 +213,7 @@ impl Replica {
         self.sessions.mids.note(identity, Known { key, content: content(body) });
         if let Some(session) = self.sessions.all.get_mut(&id) {
             session.barrier = key.seq;
+            session.awaited.take_if(|(first, _)| *first == send.mid);
         }
         self.wait_for(now, id, send, room, key);
         Ok(())
@@ -331,7 +357,9 @@ impl Replica {
 
     fn answer_sent(&mut self, waiter: &Waiter, level: Level, replicas: u16) {
         let Waiter { session, request, mid, room, key, .. } = *waiter;
-        let sent = Sent { request, mid, room, key, level, replicas };
+        let account = self.sessions.all.get(&session).map(|session| session.account);
+        let to = account.and_then(|account| self.rooms.direct_with(room, account));
+        let sent = Sent { request, mid, room, key, level, replicas, to };
         self.deliver_proof(session, Item::Sent(sent));
     }
 

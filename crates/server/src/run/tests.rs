@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use chatty_core::id::{Mid, RequestId, Slot};
 use chatty_core::session::{
-    Attach, CLIENT_MINOR, Direct, Item, Level, Mode, Open, Request, Send, Target,
+    Attach, CLIENT_MINOR, Code, Direct, Item, Level, Mode, Open, Refused, Request, Send, Target,
 };
+use chatty_core::time::Key;
 use chatty_core::vector::Vector;
 use chatty_core::wire::Wire;
 use chatty_net::{Connection, FrameReader, FrameWriter, RecvStream, Trust};
@@ -131,14 +132,25 @@ impl Client {
     }
 
     async fn say(&mut self, room: &str, text: &str) {
-        let send = Send {
-            request: RequestId(2),
-            to: Target::Room(room.into()),
-            mid: Mid::at(Clock::start().now().wall_ms, random::bits128().unwrap()),
-            text: text.into(),
-            level: Level::Replicated,
-        };
+        let mid = Mid::at(Clock::start().now().wall_ms, random::bits128().unwrap());
+        self.say_as(room, text, mid, 2).await;
+    }
+
+    async fn say_as(&mut self, room: &str, text: &str, mid: Mid, request: u64) {
+        let (request, to) = (RequestId(request), Target::Room(room.into()));
+        let send = Send { request, to, mid, text: text.into(), level: Level::Replicated };
         self.ask(Request::Send(send)).await;
+    }
+
+    /// The answer to that request: the message's place, or why it was refused.
+    async fn answer_to(&mut self, request: u64) -> Result<Key, Refused> {
+        let request = RequestId(request);
+        self.find(|item| match item {
+            Item::Sent(sent) if sent.request == request => Some(Ok(sent.key)),
+            Item::Refused(refused) if refused.request == request => Some(Err(refused)),
+            _ => None,
+        })
+        .await
     }
 
     /// The next item; `None` at the end.
@@ -233,6 +245,53 @@ async fn a_client_that_breaks_the_protocol_is_told_why_and_cut_off() {
     modern.say("lobby", "still here").await;
     modern.find(|item| matches!(item, Item::Sent(_)).then_some(())).await;
     stop(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_refused_as_busy_is_not_overtaken_by_those_behind_it() {
+    let made = make(1);
+    let text = std::fs::read_to_string(made.config("s1")).unwrap();
+    let slow = text.replace("# session_rate = 1000", "session_rate = 5");
+    assert_ne!(slow, text);
+    std::fs::write(made.config("s1"), slow).unwrap();
+    let server = made.start("s1").await;
+    let mut ann = made.attach("s1").await;
+    let began = Clock::start().now().wall_ms;
+    let mid = |n: u64| Mid::at(began, 1 + u128::from(n));
+
+    let mut n = 1;
+    let refused = loop {
+        ann.say_as("lobby", &format!("text {n}"), mid(n), n).await;
+        match ann.answer_to(n).await {
+            Ok(_) => n += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code, Code::Busy);
+    // As the server asks: now there is room again, but for the refused one first.
+    tokio::time::sleep(Duration::from_millis(refused.retry_ms.into())).await;
+    ann.say_as("lobby", "behind it", mid(n + 1), 100).await;
+    let behind = ann.answer_to(100).await.unwrap_err();
+    assert_eq!(behind.code, Code::Busy, "{behind:?}");
+    assert!(behind.reason.contains("an earlier message of yours"), "{behind:?}");
+    let first = patiently(&mut ann, &format!("text {n}"), mid(n), 1000).await;
+    let second = patiently(&mut ann, "behind it", mid(n + 1), 2000).await;
+    assert!(first < second);
+    stop(server).await;
+}
+
+/// Says it again and again until it is taken.
+async fn patiently(client: &mut Client, text: &str, mid: Mid, from: u64) -> Key {
+    for request in from..from + 100 {
+        client.say_as("lobby", text, mid, request).await;
+        match client.answer_to(request).await {
+            Ok(key) => return key,
+            Err(refused) => {
+                tokio::time::sleep(Duration::from_millis(refused.retry_ms.into())).await;
+            }
+        }
+    }
+    panic!("{text:?} was never taken");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -121,7 +121,7 @@ impl World {
                 Output::Request(_, request) => self.requests.push_back(request),
                 Output::Hangup(_) => self.attached = None,
                 Output::Emit(ClientEvent::Line { line, .. }) => self.told.push(line),
-                Output::Emit(_) => {}
+                Output::Keep(..) | Output::Emit(_) => {}
             }
         }
     }
@@ -275,7 +275,11 @@ impl World {
                 let mid = Mid::new(self.others.into());
                 self.append(server, mid, AccountId::new(8), "dropped");
                 if open {
-                    self.item(Item::Gap(Gap { room: RoomId::public("lobby"), since: Key::MIN }));
+                    self.item(Item::Gap(Gap {
+                        room: RoomId::public("lobby"),
+                        since: Key::MIN,
+                        with: None,
+                    }));
                 }
             }
         }
