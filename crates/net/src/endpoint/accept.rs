@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::error::CloseCode;
-use super::{NotAMember, read};
+use super::{NotAMember, config, read};
 use crate::pki::Identity;
 use crate::tls::{ALPN_SERVER, ServerTls};
 
@@ -102,6 +102,7 @@ async fn complete(incoming: Incoming, cluster: ClusterId) -> Result<Accepted, Re
     let identity = identity(&connection, cluster).inspect_err(|reason| {
         connection.close(CloseCode::NotAMember.into(), reason.to_string().as_bytes());
     })?;
+    config::admit_server(&connection);
     let mut word = connection.open_uni().await?;
     word.write_all(ADMITTED).await?;
     // It is not closed: it was opened a line ago.

@@ -428,6 +428,30 @@ async fn a_bad_or_second_class_is_an_error() {
     }
 }
 
+/// Whether it is done at once, as opening a stream is for whoever may.
+fn is_ready<T>(fact: impl Future<Output = T>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(fact).poll(&mut context).is_ready()
+}
+
+#[tokio::test]
+async fn a_client_may_open_one_stream_and_send_no_datagrams() {
+    let authority = authority(1);
+    let (endpoint, address) = server(&authority, 1);
+    let client = Endpoint::client().unwrap();
+    // Not our client's configuration: it would send datagrams.
+    let any = quinn::ClientConfig::new(trust(authority.fingerprint()).dial);
+    let dialling = client.0.quinn.connect_with(any, address, ANY_SERVER).unwrap();
+    let (dialled, accepted) = tokio::join!(dialling, soon(endpoint.accept()));
+    let (connection, _accepted) = (dialled.unwrap(), accepted.unwrap());
+
+    let _first = soon(connection.open_bi()).await.unwrap();
+    assert!(!is_ready(connection.open_bi()), "a second stream makes the server hold its bytes");
+    assert!(!is_ready(connection.open_uni()), "nobody at the server would read it");
+    let sent = connection.send_datagram(Bytes::from_static(b"?"));
+    assert_eq!(sent, Err(quinn::SendDatagramError::UnsupportedByPeer));
+}
+
 #[tokio::test]
 async fn a_client_talks_on_one_stream_of_two_directions() {
     let authority = authority(1);
