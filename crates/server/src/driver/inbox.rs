@@ -13,6 +13,7 @@ use chatty_core::io::Input;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::queue::Queue;
+use crate::close::Lost;
 use crate::links::Ready;
 
 /// Frames and requests waiting, at most.
@@ -27,7 +28,7 @@ pub(crate) enum Event {
     /// A connection to another server has said hello.
     LinkReady(Box<Ready>),
     /// A link's connection ended, and everything that came on it is in the inbox.
-    LinkLost(LinkId, String),
+    LinkLost(LinkId, Lost),
     /// A client opened its stream; what it is told goes into this queue.
     SessionUp(SessionId, Arc<Queue>),
     /// Nobody listens there any more, says the kernel.

@@ -1,10 +1,12 @@
 //! The links to the other servers: one to each, whoever dialled.
 //!
 //! Both sides dial, for ever. Of two connections that the same two runs make at the same moment
-//! both keep the one dialled by the smaller [`ServerId`]; any other newcomer replaces the old link
-//! at once, since whoever dials has no link: it was restarted, or it lost the connection before
-//! this side noticed.
+//! both keep the one dialled by the smaller [`ServerId`]. Another connection of the run that is
+//! linked replaces the link at once, since whoever dials has no link: it lost the connection before
+//! this side noticed. So does a newer disk of the slot; an older one is refused before it touches
+//! anything. Another run of the same disk waits until the old one is known to be dead ([`contest`]).
 
+mod contest;
 mod dial;
 mod greet;
 mod streams;
@@ -15,12 +17,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatty_core::frame::Class;
-use chatty_core::id::{LinkId, ServerId, Slot};
+use chatty_core::id::{LinkId, Origin, ServerId, Slot};
 use chatty_core::io::Peer;
 use chatty_core::session::ServerAddr;
 use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
+pub(crate) use contest::{Contests, duplicate};
 pub(crate) use dial::{Dialler, PARALLEL};
 pub(crate) use greet::{GreetError, Greeter, Ready};
 
@@ -72,6 +75,21 @@ impl Links {
     /// Tells a dialler whether the server is linked.
     pub(crate) fn watch(&self, slot: &Slot) -> Option<watch::Receiver<Linked>> {
         self.linked.get(slot).map(watch::Sender::subscribe)
+    }
+
+    /// The link to another run of the same disk.
+    pub(crate) fn rival(&self, peer: &Peer) -> Option<(LinkId, &Peer)> {
+        let rival = |link: &Link| {
+            link.peer.slot == peer.slot
+                && link.peer.server == peer.server
+                && link.peer.origin != peer.origin
+        };
+        self.live.iter().find(|(_, link)| rival(link)).map(|(id, link)| (*id, &link.peer))
+    }
+
+    /// The run of a slot that is linked.
+    pub(crate) fn run(&self, slot: &Slot) -> Option<Origin> {
+        self.live.values().find(|link| link.peer.slot == *slot).map(|link| link.peer.origin)
     }
 
     /// Takes a connection as the link to its server, or closes it.
