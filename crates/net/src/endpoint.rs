@@ -29,6 +29,9 @@ use crate::pki::{Credentials, Identity, PkiError};
 use crate::tls::{ANY_SERVER, ServerTls, Trust};
 use accept::ADMITTED;
 
+/// A handshake that a hint speaks against has this long to complete: a round trip around the world.
+const HINTED: Duration = Duration::from_millis(250);
+
 /// What a server's endpoint is made of.
 #[derive(Clone, Debug)]
 pub struct ServerEndpointConfig {
@@ -161,7 +164,8 @@ impl Endpoint {
         within(address, limit, self.connect(address, trust.dial.clone(), ANY_SERVER)).await
     }
 
-    /// A handshake. Ends early if nobody listens there.
+    /// A handshake. Ends early if the kernel says that nobody listens there, but not at once:
+    /// anybody can send that packet, and a handshake that completes disproves it.
     async fn connect(
         &self,
         address: SocketAddr,
@@ -177,7 +181,7 @@ impl Endpoint {
         let refused = async {
             while let Some(hint) = hints.next().await {
                 if hint == canonical(address) {
-                    return;
+                    return tokio::time::sleep(HINTED).await;
                 }
             }
             std::future::pending().await

@@ -152,7 +152,8 @@ impl Client {
     }
 
     /// Nothing listens at the server's port, says the kernel. Anybody can send that packet, so an
-    /// attached server gets a ping and a short time to answer; a dial goes on with the next.
+    /// attached server gets a ping and a short time to answer, and so does one that looks at an
+    /// attach; a handshake gets a short time to complete.
     pub(super) fn on_hint(&mut self, now: Time, conn: Conn) {
         match &mut self.phase {
             Phase::Attached(session) if session.conn == conn && session.probe_until.is_none() => {
@@ -160,10 +161,17 @@ impl Client {
                 session.probe_until = Some(now + probe);
                 self.ping(now);
             }
-            Phase::Dialing { conn: dialed, .. } | Phase::Attaching { conn: dialed, .. }
-                if *dialed == conn =>
+            Phase::Dialing { conn: dialed, probe_until, .. }
+                if *dialed == conn && probe_until.is_none() =>
             {
-                self.fail_over(now, LostWhy::Dead);
+                *probe_until = Some(now + self.config.timing.hinted);
+            }
+            Phase::Attaching { conn: attaching, probe_until, .. }
+                if *attaching == conn && probe_until.is_none() =>
+            {
+                *probe_until = Some(now + self.config.timing.hinted);
+                let request = self.request_id();
+                self.send(conn, Request::Ping(Plain { request }));
             }
             _ => {}
         }

@@ -275,6 +275,45 @@ fn a_hint_is_believed_only_when_the_probe_goes_unanswered() {
 }
 
 #[test]
+fn a_hint_shortens_a_handshake_and_does_not_end_it() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(10), Input::Hint(conn));
+    assert_eq!((drain(&mut client), client.next_deadline()), (vec![], Some(at(260))));
+    accept(&mut client, 200, conn, welcome("s1"));
+    assert!(client.session(conn).is_some(), "a handshake that completes disproves it");
+
+    let (mut client, conn) = attached();
+    client.handle(at(100), Input::Disconnected(conn, "gone".into()));
+    let (conn, addr) = dialed(&mut client);
+    client.handle(at(110), Input::Hint(conn));
+    client.handle_timeout(at(360));
+    let unreachable = ClientEvent::Unreachable { addr, why: LostWhy::Dead };
+    assert_eq!(events(&mut client), [unreachable]);
+}
+
+#[test]
+fn a_hint_during_an_attach_is_a_probe_that_any_answer_disproves() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, addr) = dialed(&mut client);
+    client.handle(at(5), Input::Connected(conn));
+    drain(&mut client);
+    client.handle(at(10), Input::Hint(conn));
+    let [Output::Request(_, Request::Ping(ping))] = drain(&mut client)[..] else { panic!() };
+    let pong = Pong { request: ping.request, clock_ms: CLOCK_MS };
+    client.handle(at(30), Input::Item(conn, Item::Pong(pong)));
+    client.handle_timeout(at(1000));
+    assert_eq!(drain(&mut client), [], "it waits for events, and lives");
+
+    client.handle(at(1000), Input::Hint(conn));
+    client.handle_timeout(at(1250));
+    let unreachable = ClientEvent::Unreachable { addr, why: LostWhy::Dead };
+    assert_eq!(events(&mut client), [unreachable]);
+}
+
+#[test]
 fn a_fail_over_sends_again_in_order_under_the_same_ids() {
     let (mut client, conn) = attached();
     for n in 0..5 {

@@ -49,7 +49,10 @@ impl Replica {
             (Phase::New, Request::Attach(attach)) => self.attach(now, id, attach),
             // What a server sees can be asked without an account.
             (Phase::New, Request::Status(Plain { request })) => self.status(now, id, request),
-            (Phase::New, Request::Ping(Plain { request })) => self.pong(now, id, request),
+            // A client that was told that this server is dead wants to know, also while it waits.
+            (Phase::New | Phase::Attaching(_), Request::Ping(Plain { request })) => {
+                self.pong(now, id, request);
+            }
             (Phase::New, _) => self.protocol_error(id, "the first request is no attach"),
             (_, Request::Attach(_)) => self.protocol_error(id, "a second attach"),
             (_, Request::Detach(_)) => {

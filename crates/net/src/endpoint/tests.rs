@@ -334,7 +334,7 @@ async fn a_canary_to_a_living_server_is_dropped_without_an_answer() {
 }
 
 #[tokio::test]
-async fn a_dial_to_nobody_ends_at_once() {
+async fn a_dial_to_nobody_ends_soon() {
     let authority = authority(1);
     let (a, _) = server(&authority, 1);
     let nobody = Process::start(config(&authority, 2));
@@ -342,6 +342,20 @@ async fn a_dial_to_nobody_ends_at_once() {
     nobody.kill().await;
     let error = a.dial_peer(address, PATIENCE).await.unwrap_err();
     assert_eq!(error, DialError::Unreachable { address });
+}
+
+#[tokio::test]
+async fn a_forged_hint_does_not_end_a_handshake_that_completes() {
+    let authority = authority(1);
+    let (_endpoint, address) = server(&authority, 1);
+    let client = Endpoint::client().unwrap();
+    let pinned = trust(authority.fingerprint());
+    let mut dial = std::pin::pin!(client.dial_server(address, &pinned, PATIENCE));
+    assert!(!is_ready(dial.as_mut()), "it has sent its first packet, and nothing has come back");
+
+    client.0.socket.forge_hint(address);
+
+    dial.await.unwrap();
 }
 
 #[tokio::test]
