@@ -19,7 +19,7 @@ use chatty_core::time::Key;
 pub struct Disk {
     logs: BTreeMap<Log, Vec<Entry>>,
     places: BTreeMap<RoomId, BTreeSet<Key>>,
-    first: BTreeMap<Identity, Key>,
+    keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
@@ -55,8 +55,8 @@ impl Disk {
             Row::Unplace(room, key) => {
                 self.places.entry(room).or_default().remove(&key);
             }
-            Row::FirstKey(identity, key) => {
-                self.first.insert(identity, key);
+            Row::Keys(identity, keys) => {
+                self.keys.insert(identity, keys);
             }
             Row::Register(key, value) => {
                 self.registers.insert(key, value);
@@ -141,7 +141,7 @@ impl Disk {
 
     /// Whether a message is there.
     pub fn has(&self, identity: &Identity) -> bool {
-        self.first.contains_key(identity)
+        self.keys.contains_key(identity)
     }
 }
 
@@ -176,8 +176,8 @@ impl View for Disk {
             .map_or_else(Vec::new, |keys| keys.range(..below).rev().take(limit).copied().collect()))
     }
 
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Infallible> {
-        Ok(self.first.get(identity).copied())
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Infallible> {
+        Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, Infallible> {

@@ -374,6 +374,9 @@ wire! {
         17 => Leaving(Moving),
         /// The answer to a ping.
         18 => Pong(Pong),
+        /// A message that was there comes once more, and earlier in the timeline: a server that
+        /// was away took it first. Whoever was told it is not told again.
+        19 => Moved(Moved),
     }
 }
 
@@ -564,6 +567,15 @@ pub struct Shown {
     pub line: Line,
     /// Whether it is more than a second older than the newest shown in its room.
     pub late: bool,
+}
+
+/// A message that has another place now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Moved {
+    /// The line in its place.
+    pub shown: Shown,
+    /// Where it was: a client whose cursor covers that was told it.
+    pub from: Key,
 }
 
 /// A page of a timeline.

@@ -108,6 +108,10 @@ impl Sum {
     }
 }
 
+/// Keys remembered of one message: its sender repeats it at another server when one fails, and no
+/// server takes it twice. Beyond that the smallest count.
+const ALIASES_MAX: usize = 16;
+
 /// The hash of one line in a [`Sum`]: its place, its identity and its content.
 fn line_hash(key: Key, event: &Event) -> u64 {
     let mut hasher = blake3::Hasher::new();
@@ -130,8 +134,8 @@ pub enum Row {
     Place(RoomId, Key),
     /// It has it no longer.
     Unplace(RoomId, Key),
-    /// The smallest key of a message identity.
-    FirstKey(Identity, Key),
+    /// All keys of a message identity, the smallest first: that one is its line.
+    Keys(Identity, Vec<Key>),
     /// A register's merged value.
     Register(RegisterKey, Register),
     /// A room's sum.
@@ -170,11 +174,11 @@ pub trait View {
     /// The disk's.
     fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Self::Error>;
 
-    /// The smallest key of a message identity.
+    /// All keys of a message identity, the smallest first.
     ///
     /// # Errors
     /// The disk's.
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Self::Error>;
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Self::Error>;
 
     /// A register.
     ///
@@ -322,7 +326,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         }
     }
     let Plan { mut rows, first, sums, .. } = planned;
-    rows.extend(first.into_iter().map(|(identity, (key, _))| Row::FirstKey(identity, key)));
+    rows.extend(first.into_iter().map(|(identity, (keys, _))| Row::Keys(identity, keys)));
     rows.extend(sums.iter().map(|(room, sum)| Row::Sum(*room, *sum)));
     rows.extend(registers.into_iter().map(|(key, value)| Row::Register(key, value)));
     rows.extend(batch.disks.iter().map(|(server, log, upto)| Row::Disk(*server, *log, *upto)));
@@ -342,7 +346,8 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
 struct Plan<'a, V> {
     view: &'a V,
     rows: Vec<Row>,
-    first: BTreeMap<Identity, (Key, Arc<Event>)>,
+    /// The keys of messages, and what stands at the smallest.
+    first: BTreeMap<Identity, (Vec<Key>, Arc<Event>)>,
     sums: BTreeMap<RoomId, Sum>,
 }
 
@@ -353,14 +358,32 @@ impl<V: View> Plan<'_, V> {
         let key = entry.event.key(entry.log.origin);
         let room = identity.room;
         let held = match self.first.get(&identity) {
-            Some((key, event)) => Some((*key, event.clone())),
-            None => match self.view.first_key(&identity)? {
-                Some(key) => self.event(key)?.map(|event| (key, event)),
-                None => None,
-            },
+            Some(held) => Some(held.clone()),
+            None => {
+                let keys = self.view.keys(&identity)?;
+                match keys.first() {
+                    Some(first) => self.event(*first)?.map(|event| (keys, event)),
+                    None => None,
+                }
+            }
         };
-        let outcome = match held {
-            Some((first, _)) if first <= key => return Ok(Outcome::Alias { of: first }),
+        let (mut keys, first) = match held {
+            Some((keys, event)) => {
+                let first = keys.first().map(|first| (*first, event));
+                (keys, first)
+            }
+            None => (Vec::new(), None),
+        };
+        if keys.len() < ALIASES_MAX || first.as_ref().is_some_and(|(first, _)| key < *first) {
+            let at = keys.partition_point(|held| *held < key);
+            keys.insert(at, key);
+            keys.truncate(ALIASES_MAX);
+        }
+        let outcome = match first {
+            Some((first, event)) if first <= key => {
+                self.first.insert(identity, (keys, event));
+                return Ok(Outcome::Alias { of: first });
+            }
             Some((first, event)) => {
                 self.rows.push(Row::Unplace(room, first));
                 self.sum(room)?.remove(line_hash(first, &event));
@@ -370,7 +393,7 @@ impl<V: View> Plan<'_, V> {
         };
         self.rows.push(Row::Place(room, key));
         self.sum(room)?.add(line_hash(key, &entry.event));
-        self.first.insert(identity, (key, entry.event.clone()));
+        self.first.insert(identity, (keys, entry.event.clone()));
         Ok(outcome)
     }
 
@@ -419,8 +442,8 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
             waiting.sort_by_key(Line::key);
             Rows::Waiting(waiting)
         }
-        Query::Message(identity) => Rows::Message(match view.first_key(identity)? {
-            Some(key) => line(view, key)?,
+        Query::Message(identity) => Rows::Message(match view.keys(identity)?.first() {
+            Some(key) => line(view, *key)?,
             None => None,
         }),
     })
@@ -491,12 +514,32 @@ fn since<V: View>(
             let entries = view.events(log, from, upto, SCAN_BYTES)?;
             let Some(last) = entries.last() else { break };
             from = last.event.seq + 1;
-            let ours = entries.into_iter().filter(|e| rooms.contains(&e.event.room));
-            lines.extend(ours.map(|e| Line { origin: log.origin, event: e.event }));
+            for entry in entries.into_iter().filter(|e| rooms.contains(&e.event.room)) {
+                let line = Line { origin: log.origin, event: entry.event };
+                if !is_told_otherwise(view, cursor, within, &line)? {
+                    lines.push(line);
+                }
+            }
         }
     }
     lines.sort_by_key(Line::key);
     Ok(Rows::Since(lines))
+}
+
+/// Whether a client with this cursor has that message under another key, or is told it under one
+/// that is smaller.
+fn is_told_otherwise<V: View>(
+    view: &V,
+    cursor: &Vector,
+    within: &Vector,
+    line: &Line,
+) -> Result<bool, V::Error> {
+    let Some(identity) = line.identity() else { return Ok(false) };
+    let key = line.key();
+    let told = |other: &Key| {
+        cursor.covers(other.event()) || (*other < key && within.covers(other.event()))
+    };
+    Ok(view.keys(&identity)?.iter().filter(|other| **other != key).any(told))
 }
 
 /// Why a store refuses.

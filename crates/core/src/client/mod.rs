@@ -80,6 +80,8 @@ pub struct Client {
     /// The same as far as tokens prove it. A line proves less when a slow client's lines are being
     /// dropped: those of its log in another room, dropped before it, are announced after it.
     base: Vector,
+    /// What tokens proved when this server was asked to take the session over.
+    attached_with: Vector,
     rooms: Rooms,
     outbox: Outbox,
     asks: Asks,
@@ -109,6 +111,7 @@ impl Client {
             called: String::new(),
             cursor: Vector::new(),
             base: Vector::new(),
+            attached_with: Vector::new(),
             rooms: Rooms::new(config.remembered),
             outbox: Outbox::new(),
             asks: Asks::default(),
@@ -334,6 +337,7 @@ impl Client {
                 let until = now + self.config.timing.attach;
                 let addr = addr.clone();
                 self.phase = Phase::Attaching { conn, addr, until, probe_until: None };
+                self.attached_with.clone_from(&self.base);
                 let attach = self.attach();
                 self.send(conn, Request::Attach(attach));
             }

@@ -6,7 +6,7 @@ use crate::event::{Body, Event};
 use crate::id::{Mid, RequestId, RoomId, Slot};
 use crate::rng::Rng;
 use crate::session::{
-    ClosedWhy, Code, Direct, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request,
+    ClosedWhy, Code, Direct, Gap, Item, Line, Moved, Moving, Named, Plain, Pong, Refused, Request,
     RoomClosed, Shown, TokenBytes, check_nick,
 };
 use crate::time::{Key, Time};
@@ -223,6 +223,7 @@ impl Client {
             Item::RoomOpened(opened) => self.on_room_opened(now, opened),
             Item::RoomClosed(closed) => self.on_room_closed(closed),
             Item::Event(shown) => self.on_shown(now, shown),
+            Item::Moved(moved) => self.on_moved(now, moved),
             Item::Page(page) => {
                 if self.rereads.expects(page.request) {
                     self.on_reread_page(now, page);
@@ -447,6 +448,16 @@ impl Client {
         self.prove(now, key);
     }
 
+    /// A message has another place. It is news only to a client that could not be told it in the
+    /// old one; the others may have forgotten its identity.
+    fn on_moved(&mut self, now: Time, moved: Moved) {
+        if self.base.covers(moved.from.event()) {
+            self.prove(now, moved.shown.line.key());
+        } else {
+            self.on_shown(now, moved.shown);
+        }
+    }
+
     /// A server tells the events of a log in their order, so this one proves those before it,
     /// unless lines may have been left out: while missed ones are replayed room by room, while a
     /// room is read again, and when it comes so late that this client is slow.
@@ -462,6 +473,10 @@ impl Client {
 
     /// Tells a line, unless it was told before.
     pub(super) fn show(&mut self, now: Time, line: Line) {
+        // A server that lacked it when this client came now has it too.
+        if self.rooms.was_told(line.event.room, line.key().event(), &self.attached_with) {
+            return;
+        }
         let horizon = self.tip.clock_ms(now).saturating_add(SKEW_MAX_MS);
         if let Some(event) = self.rooms.show(line, horizon, &self.base) {
             self.emit(event);

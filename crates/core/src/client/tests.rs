@@ -6,8 +6,9 @@ use super::*;
 use crate::event::{Body, Event, Msg};
 use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
-    ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moving, OpenedRoom, Page, Pong,
-    Refused, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target, TokenBytes,
+    ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moved, Moving, OpenedRoom, Page,
+    Pong, Refused, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target,
+    TokenBytes,
 };
 use crate::time::{Hlc, Key};
 
@@ -272,6 +273,71 @@ fn a_hint_is_believed_only_when_the_probe_goes_unanswered() {
     client.handle_timeout(at(140));
     let lost = ClientEvent::Lost { server: slot("s1"), why: LostWhy::Dead };
     assert_eq!(drain(&mut client)[1], Output::Emit(lost));
+}
+
+/// A client with the lobby open that remembers one line, and has been told and forgotten those of
+/// the log of run 2 up to `upto`.
+fn forgetful(upto: u64) -> (Client, Conn) {
+    let mut client = Client::new(Config { remembered: 1, ..config() }, 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 0, conn, welcome("s1"));
+    drain(&mut client);
+    ask(&mut client, 1, 1, Ask::Open { room: "lobby".into(), last: 0, mode: Mode::Watch });
+    let opens = requests(&mut client);
+    let [Request::Open(open)] = &opens[..] else { panic!("{opens:?}") };
+    let opened = RoomOpened {
+        request: open.request,
+        room: OpenedRoom {
+            id: RoomId::public("lobby"),
+            name: "lobby".into(),
+            since: Hlc::at_ms(CLOCK_MS),
+            topic: String::new(),
+        },
+        lines: vec![],
+        complete: true,
+        unreachable: vec![],
+    };
+    client.handle(at(2), Input::Item(conn, Item::RoomOpened(opened)));
+    for seq in 1..=upto {
+        client.handle(at(3), Input::Item(conn, shown(&line(2, seq, seq, "told"))));
+        let vector = [(Log::of(Origin::new(2)), seq)].into_iter().collect();
+        let token = TokenBytes { token: vec![2], vector };
+        client.handle(at(3), Input::Item(conn, Item::Token(token)));
+    }
+    drain(&mut client);
+    (client, conn)
+}
+
+#[test]
+fn a_message_that_moved_is_told_once_though_it_is_forgotten() {
+    let (mut client, conn) = forgetful(10);
+    let told = line(2, 3, 3, "told");
+    // The server that took it first is back: the same message under a smaller key.
+    let event = Event { seq: 7, hlc: Hlc::at_ms(CLOCK_MS), ..(*told.event).clone() };
+    let first = Line { origin: Origin::new(9), event: Arc::new(event) };
+    let moved =
+        |from| Item::Moved(Moved { shown: Shown { line: first.clone(), late: true }, from });
+    client.handle(at(20), Input::Item(conn, moved(told.key())));
+    assert_eq!(events(&mut client), [], "it was told as event 3 of the other log");
+
+    // One whose old place this client never saw, as after a gap, is news.
+    client.handle(at(20), Input::Item(conn, moved(line(2, 11, 11, "lost").key())));
+    assert!(matches!(&events(&mut client)[..], [ClientEvent::Line { .. }]));
+}
+
+#[test]
+fn lines_told_elsewhere_that_reach_a_server_later_are_told_once_though_they_are_forgotten() {
+    let (mut client, conn) = forgetful(10);
+    // The new server lacked them, welcomed the client as stale, and has them now.
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    drain(&mut client);
+    for seq in 1..=11 {
+        client.handle(at(120), Input::Item(conn, shown(&line(2, seq, seq, "told"))));
+    }
+    let told = events(&mut client);
+    let [ClientEvent::Line { line, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(line.event.seq, 11, "that one is new");
 }
 
 #[test]

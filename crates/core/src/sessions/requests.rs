@@ -257,8 +257,8 @@ impl Replica {
         let missed: Vec<Line> = recent
             .into_iter()
             .flatten()
-            .filter(|(line, _)| line.event.room == room)
-            .map(|(line, _)| line.clone())
+            .filter(|kept| kept.line.event.room == room)
+            .map(|kept| kept.line.clone())
             .collect();
         for line in missed {
             self.show_to(now, id, &RoomLine::of(line));

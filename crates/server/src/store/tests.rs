@@ -20,7 +20,7 @@ use super::*;
 struct Memory {
     events: BTreeMap<(Log, u64), Entry>,
     places: BTreeSet<(RoomId, Key)>,
-    first: BTreeMap<Identity, Key>,
+    keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
@@ -36,7 +36,7 @@ impl Memory {
                 Row::Event(e) => drop(self.events.insert((e.log, e.event.seq), e)),
                 Row::Place(room, key) => drop(self.places.insert((room, key))),
                 Row::Unplace(room, key) => drop(self.places.remove(&(room, key))),
-                Row::FirstKey(identity, key) => drop(self.first.insert(identity, key)),
+                Row::Keys(identity, keys) => drop(self.keys.insert(identity, keys)),
                 Row::Register(key, value) => drop(self.registers.insert(key, value)),
                 Row::Sum(room, sum) => drop(self.sums.insert(room, sum)),
                 Row::Disk(server, log, upto) => drop(self.disks.insert((server, log), upto)),
@@ -82,8 +82,8 @@ impl View for Memory {
         let range = (room, Key::MIN)..(room, below);
         Ok(self.places.range(range).rev().take(limit).map(|(_, key)| *key).collect())
     }
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
-        Ok(self.first.get(identity).copied())
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
+        Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
         Ok(self.registers.get(key).cloned())

@@ -9,8 +9,8 @@ use chatty_core::time::Key;
 use fjall::{Keyspace, Readable, Snapshot, UserValue};
 
 use super::rows::{
-    event_key, event_seq, identity_key, place_key, read_event, read_key, read_place, read_register,
-    read_slot, read_sum, register_key, slot_key, sum_key,
+    KEY_BYTES, event_key, event_seq, identity_key, place_key, read_event, read_key, read_place,
+    read_register, read_slot, read_sum, register_key, slot_key, sum_key,
 };
 use super::tables::{Tables, store_error};
 
@@ -70,12 +70,12 @@ impl View for Frozen<'_> {
         newest_first.map(|row| read_place(&row.key().map_err(store_error)?)).collect()
     }
 
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
         let Some(value) = self.get(&self.tables.mid, identity_key(identity))? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
-        read_key(&value).map(Some).ok_or_else(bad)
+        value.chunks(KEY_BYTES).map(|key| read_key(key).ok_or_else(bad)).collect()
     }
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
