@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Identity, Rank, TEXT_BYTES_MAX};
 use crate::id::{AccountId, ClusterId, Mid, Origin, RequestId, RoomId, ServerId, Slot};
+use crate::io::Standing;
 use crate::time::{Hlc, Key};
 use crate::vector::Vector;
 use crate::wire::wire;
@@ -717,6 +718,8 @@ pub struct Status {
     pub origin: Origin,
     /// Its state.
     pub state: ServerState,
+    /// How far its disk is to be believed.
+    pub standing: Standing,
     /// Every other server of the configuration.
     pub links: Vec<LinkStatus>,
     /// What it holds on disk.
