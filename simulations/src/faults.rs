@@ -89,8 +89,6 @@ pub struct Swarm {
     pub feeds: Feeds,
     /// Bounds, often tight.
     pub limits: Limits,
-    /// Lines of a room that clients remember though their cursor covers them.
-    pub remembered: usize,
 }
 
 impl std::fmt::Display for Swarm {
@@ -147,17 +145,11 @@ impl Swarm {
             fsync_micros: (50 + rng.below(500), 1 + rng.below(10_000)),
             feeds,
             limits: limits(rng),
-            remembered: remembered(rng.clone()),
         }
     }
 }
 
 /// Bounds so tight that what happens at them happens in a short run.
-/// Drawn aside, so that older seeds keep their histories.
-fn remembered(mut rng: Rng) -> usize {
-    if rng.one_in(2) { 1 + rng.below(4) as usize } else { 1024 }
-}
-
 fn limits(rng: &mut Rng) -> Limits {
     let mut limits = Limits::default();
     if rng.one_in(2) {

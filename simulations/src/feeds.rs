@@ -45,7 +45,6 @@ pub fn cost(servers: usize, feeds: Feeds, seed: u64) -> Result<Cost, Failure> {
         fsync_micros: (100, 200),
         feeds,
         limits: Limits::default(),
-        remembered: 1024,
     };
     let mut world = World::with(swarm, Rng::new(seed));
     world.gather()?;

@@ -64,7 +64,6 @@ impl Person {
             roam: if rng.one_in(2) { Roam::Anywhere } else { Roam::First(first) },
             nick: Some(format!("person{n}")),
             direct: Direct::Take,
-            remembered: swarm.remembered,
             ..Config::default()
         };
         let all = swarm.rooms as u64;

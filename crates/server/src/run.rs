@@ -11,7 +11,7 @@ use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
 use chatty_core::store::{Store, StoreError};
 use chatty_net::{Accepted, Endpoint};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::check::{self, CheckError};
@@ -112,11 +112,12 @@ impl Running {
         );
 
         let identity = Arc::new(proof.identity);
+        let standing = watch::Sender::new(loaded.standing);
         let greeter = Greeter {
             me: identity.clone(),
             origin,
             addr: config.address().into(),
-            standing: loaded.standing,
+            standing: standing.subscribe(),
             servers: config.servers.clone().into(),
         };
         let core = CoreConfig {
@@ -155,7 +156,8 @@ impl Running {
         }
         let replica = Replica::new(core, &loaded, rng.bits(), clock.now());
         let gateway = Gateway::new(doors.clone(), config.limits.sessions);
-        let driver = Driver::start(replica, clock, store, links, (doors.clone(), inbox))?;
+        let driver =
+            Driver::start(replica, clock, store, (links, standing), (doors.clone(), inbox))?;
         let driver = tokio::spawn(driver.run());
         sources.spawn(accept(endpoint.clone(), greeter, gateway, doors.clone()));
         sources.spawn(hints(endpoint.clone(), doors.clone()));

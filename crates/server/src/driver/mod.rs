@@ -16,9 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chatty_core::frame::{Frame as CoreFrame, Ping};
 use chatty_core::id::{LinkId, Origin, SessionId, Slot};
-use chatty_core::io::{Input, Output, Severity};
+use chatty_core::io::{Input, Output, Severity, Standing};
 use chatty_core::replica::Replica;
 use chatty_core::time::{Now, Time};
+
+use tokio::sync::watch;
 
 use crate::close::{self, DONE, DUPLICATE, DUPLICATE_DISK, Lost, REFUSED};
 use crate::links::{Admission, Contests, Links, Ready, duplicate};
@@ -75,6 +77,8 @@ pub(crate) struct Driver {
     clock: Clock,
     disk: Disk,
     links: Links,
+    /// What this server's hellos say.
+    standing: watch::Sender<Standing>,
     contests: Contests,
     sessions: BTreeMap<SessionId, Arc<Queue>>,
     doors: Doors,
@@ -106,7 +110,7 @@ impl Driver {
         replica: Replica,
         clock: Clock,
         store: FjallStore,
-        links: Links,
+        (links, standing): (Links, watch::Sender<Standing>),
         (doors, inbox): (Doors, Inbox),
     ) -> std::io::Result<Self> {
         let disk = Disk::start(store, &doors)?;
@@ -115,6 +119,7 @@ impl Driver {
             clock,
             disk,
             links,
+            standing,
             contests: Contests::default(),
             sessions: BTreeMap::new(),
             doors,
@@ -193,11 +198,27 @@ impl Driver {
         while let Some(output) = self.replica.poll_output() {
             self.on_output(output);
         }
+        self.tell_standing();
         if let Stage::Stopping(since) = self.stage
             && (self.writing == Writing::No || since.elapsed() >= ACK_LIMIT)
         {
             // Whoever is still attached has been told where to go, and what became of its sends.
             self.sessions.values().for_each(|queue| queue.finish());
+        }
+    }
+
+    /// What hellos say from now on. The others counted this disk by the hello of their link; what
+    /// one of them found out the rest must not count either, so their links are made anew.
+    fn tell_standing(&mut self) {
+        let standing = self.replica.broadcast().standing();
+        if self.standing.send_replace(standing) == standing || standing != Standing::RolledBack {
+            return;
+        }
+        for link in self.links.ids() {
+            let why = "this server's disk was rolled back: the next hello says so";
+            self.tell_end(link, "closed", why);
+            self.links.close(link, DONE, why);
+            self.handle(Input::LinkDown(link));
         }
     }
 

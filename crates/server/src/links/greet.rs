@@ -12,6 +12,7 @@ use chatty_core::wire::Wire;
 use chatty_net::frame::FrameError;
 use chatty_net::link::{self, LinkError, LinkStreams};
 use chatty_net::{Connection, FrameReader, Identity, RecvStream};
+use tokio::sync::watch;
 
 use super::may_link;
 use crate::close::{self, PROTOCOL, REFUSED};
@@ -37,8 +38,8 @@ pub(crate) struct Greeter {
     pub(crate) me: Arc<Identity>,
     pub(crate) origin: Origin,
     pub(crate) addr: Arc<str>,
-    /// Of this server's disk, as the run began.
-    pub(crate) standing: Standing,
+    /// Of this server's disk, as it is known now.
+    pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) servers: Arc<[ServerAddr]>,
 }
 
@@ -100,7 +101,7 @@ impl Greeter {
             origin: self.origin,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             addr: self.addr.to_string(),
-            standing: self.standing,
+            standing: *self.standing.borrow(),
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);

@@ -87,6 +87,11 @@ impl Links {
         self.live.iter().find(|(_, link)| rival(link)).map(|(id, link)| (*id, &link.peer))
     }
 
+    /// All of them.
+    pub(crate) fn ids(&self) -> Vec<LinkId> {
+        self.live.keys().copied().collect()
+    }
+
     /// The run of a slot that is linked.
     pub(crate) fn run(&self, slot: &Slot) -> Option<Origin> {
         self.live.values().find(|link| link.peer.slot == *slot).map(|link| link.peer.origin)
