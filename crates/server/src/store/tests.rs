@@ -7,7 +7,8 @@ use chatty_core::event::{Event, Identity, Join, Msg, Topic};
 use chatty_core::id::{AccountId, Mid, RoomId, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
-use chatty_core::store::{Entry, Row, SlotHolder, Sum, View};
+use chatty_core::session::Line;
+use chatty_core::store::{Entry, Row, Rows, SlotHolder, Sum, View};
 use chatty_core::time::{Hlc, Key};
 use chatty_core::vector::Vector;
 use proptest::prelude::*;
@@ -226,6 +227,38 @@ proptest! {
         assert_same(&mut store, &memory);
         drop(store);
         assert_same(&mut FjallStore::open(folder.path()).unwrap(), &memory);
+    }
+}
+
+/// What a client with that cursor is told of the logs 1 and 2.
+fn told(store: &FjallStore, cursor: &[(u128, u64)]) -> Vec<Key> {
+    let cursor: Vector = cursor.iter().map(|(n, upto)| (log(*n), *upto)).collect();
+    let within = Arc::new([(log(1), 1), (log(2), 1)].into_iter().collect());
+    let rooms = [RoomId::new(0)].into();
+    let since = Query::Since { cursor, within, rooms, scan_max: 99 };
+    let Rows::Since(lines) = store.reader().read(&since).unwrap() else { panic!("{since:?}") };
+    lines.iter().map(Line::key).collect()
+}
+
+#[test]
+fn a_client_is_not_told_a_message_that_it_has_under_another_key() {
+    let one = |log, stamp_gap| DraftBatch {
+        events: vec![Draft { log, stamp_gap, room: 0, actor: 1, mid: 7, kind: 5 }],
+        disks: Vec::new(),
+        slot: None,
+    };
+    // Said at 1, cut off then, and said again at 2; either may come here first.
+    let (first, again) = (one(1, 1), one(2, 5));
+    for order in [[first.clone(), again.clone()], [again, first]] {
+        let folder = TempDir::new().unwrap();
+        let mut store = FjallStore::open(folder.path()).unwrap();
+        for batch in batches(&order) {
+            store.commit(&batch).unwrap();
+        }
+        let first = Key { hlc: Hlc::from_bits(1), origin: Origin::new(1), seq: 1 };
+        assert_eq!(told(&store, &[]), [first], "once, in its place");
+        assert_eq!(told(&store, &[(2, 1)]), [], "it saw the second and forgot which it was");
+        assert_eq!(told(&store, &[(1, 1)]), [], "it saw the first");
     }
 }
 
