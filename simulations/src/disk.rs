@@ -20,7 +20,7 @@ use chatty_core::time::Key;
 pub struct Disk {
     logs: BTreeMap<Log, Vec<Entry>>,
     places: BTreeMap<RoomId, BTreeSet<Key>>,
-    first: BTreeMap<Identity, Key>,
+    keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
@@ -59,7 +59,7 @@ impl Disk {
                 *held = entry;
             }
             Row::ForgetKey(identity) => {
-                self.first.remove(&identity);
+                self.keys.remove(&identity);
             }
             Row::Place(room, key) => {
                 self.places.entry(room).or_default().insert(key);
@@ -67,8 +67,8 @@ impl Disk {
             Row::Unplace(room, key) => {
                 self.places.entry(room).or_default().remove(&key);
             }
-            Row::FirstKey(identity, key) => {
-                self.first.insert(identity, key);
+            Row::Keys(identity, keys) => {
+                self.keys.insert(identity, keys);
             }
             Row::Register(key, value) => {
                 self.registers.insert(key, value);
@@ -164,7 +164,7 @@ impl Disk {
     /// Whether something is there that is below its room's floor.
     pub fn is_unerased(&self) -> bool {
         let below = |identity: &Identity| identity.mid.unix_ms() <= self.floor_ms(identity.room);
-        self.first.keys().any(below)
+        self.keys.keys().any(below)
     }
 
     /// A room's messages in order.
@@ -192,7 +192,7 @@ impl Disk {
 
     /// Whether a message is there.
     pub fn has(&self, identity: &Identity) -> bool {
-        self.first.contains_key(identity)
+        self.keys.contains_key(identity)
     }
 }
 
@@ -227,8 +227,8 @@ impl View for Disk {
             .map_or_else(Vec::new, |keys| keys.range(..below).rev().take(limit).copied().collect()))
     }
 
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Infallible> {
-        Ok(self.first.get(identity).copied())
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Infallible> {
+        Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }
 
     fn identities(
@@ -236,14 +236,14 @@ impl View for Disk {
         after: Option<&Identity>,
         upto_ms: u64,
         limit: usize,
-    ) -> Result<Vec<(Identity, Key)>, Infallible> {
+    ) -> Result<Vec<(Identity, Vec<Key>)>, Infallible> {
         let place = |identity: &Identity| (identity.mid, identity.account, identity.room);
-        let mut found: Vec<(Identity, Key)> = self
-            .first
+        let mut found: Vec<(Identity, Vec<Key>)> = self
+            .keys
             .iter()
             .filter(|(identity, _)| identity.mid.unix_ms() <= upto_ms)
             .filter(|(identity, _)| after.is_none_or(|after| place(identity) > place(after)))
-            .map(|(identity, key)| (*identity, *key))
+            .map(|(identity, keys)| (*identity, keys.clone()))
             .collect();
         found.sort_by_key(|(identity, _)| place(identity));
         found.truncate(limit);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chatty_client::{Cluster, safe};
+use chatty_core::io::Standing;
 use chatty_core::session::Status;
 use serde::Serialize;
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ struct ServerObject {
 #[derive(Serialize)]
 struct Report {
     disk: String,
+    standing: String,
     origin: String,
     uptime_s: u64,
     sessions: u32,
@@ -72,6 +74,7 @@ impl Report {
         };
         Self {
             disk: status.disk.to_string(),
+            standing: status.standing.to_string(),
             origin: status.origin.to_string(),
             uptime_s: status.uptime_s,
             sessions: status.sessions,
@@ -166,6 +169,13 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
         let shown =
             if days < CERTIFICATE_DAYS { paint.text("33", &left) } else { paint.quiet(&left) };
         text += &format!("\n  {shown}");
+    }
+    if report.standing != Standing::Sound.to_string() {
+        let what = match report.standing.as_str() {
+            "lossy" => "it lost something, and counts for what it has fetched again",
+            _ => "it counts for nothing until it is wiped and comes back as a new server",
+        };
+        text += &paint.text("31", &format!("\n  disk is {}: {what}", report.standing));
     }
     for LinkObject { server, state, rtt_ms, behind } in &report.links {
         let detail = match state.as_str() {

@@ -121,7 +121,8 @@ impl Health {
         if let Some(pulse) = self.links.get_mut(&link)
             && pulse.probe_until.is_none()
         {
-            pulse.probe_until = Some(now.time + timeout);
+            let round_trips = Duration::from_micros(pulse.rtt_micros.saturating_mul(2));
+            pulse.probe_until = Some(now.time + timeout.max(round_trips));
             pulse.ping_at = now.time;
         }
     }
@@ -239,6 +240,14 @@ mod tests {
         assert_eq!(health.due(ms(100)), [Care::Ping(LINK)]);
         health.heard(ms(110), LINK);
         assert_eq!(turn(&mut health, 200, 600), []);
+    }
+
+    #[test]
+    fn a_probe_waits_for_two_round_trips() {
+        let mut health = linked();
+        health.pong(ms(300), LINK, Ping { sent_micros: 0, clock_ms: 300 });
+        health.hint(ms(300), LINK);
+        assert_eq!(turn(&mut health, 300, 1000), [(900, Care::Close(LINK))]);
     }
 
     #[test]

@@ -41,6 +41,16 @@ pub enum Standing {
     RolledBack,
 }
 
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sound => "sound",
+            Self::Lossy => "lossy",
+            Self::RolledBack => "rolled back",
+        })
+    }
+}
+
 /// What has happened outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {

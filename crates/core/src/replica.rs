@@ -213,13 +213,23 @@ impl Replica {
         .min()
     }
 
-    fn on_link_up(&mut self, now: Now, link: LinkId, peer: Peer) {
-        if let Err(generation) = self.broadcast.admits(&peer) {
-            let why = format!(
+    /// Whether that server may link: it is, or becomes, the holder of its slot. Ask before its
+    /// connection takes the place of another one.
+    ///
+    /// # Errors
+    /// Why not, and what its operator should do.
+    pub fn admits(&self, peer: &Peer) -> Result<(), String> {
+        self.broadcast.admits(peer).map_err(|generation| {
+            format!(
                 "fenced: {} is held by the certificate of generation {generation}, yours is {}. \
                  Wipe this server, or restore it as a new one.",
                 peer.slot, peer.generation
-            );
+            )
+        })
+    }
+
+    fn on_link_up(&mut self, now: Now, link: LinkId, peer: Peer) {
+        if let Err(why) = self.admits(&peer) {
             self.log(Severity::Error, format!("refused {} ({}): {why}", peer.slot, peer.server));
             self.say(Output::Close(link, why));
             return;

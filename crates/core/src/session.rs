@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Identity, Rank, Retention, TEXT_BYTES_MAX};
 use crate::id::{AccountId, ClusterId, Mid, Origin, RequestId, RoomId, ServerId, Slot};
+use crate::io::Standing;
 use crate::time::{Hlc, Key};
 use crate::vector::Vector;
 use crate::visible::is_invisible;
@@ -396,6 +397,9 @@ wire! {
         18 => Pong(Pong),
         /// How far a verification is, or what it found.
         19 => Verified(Verified),
+        /// A message that was there comes once more, and earlier in the timeline: a server that
+        /// was away took it first. Whoever was told it is not told again.
+        20 => Moved(Moved),
     }
 }
 
@@ -419,6 +423,7 @@ impl Item {
             | Self::Replicated(_)
             | Self::RoomClosed(_)
             | Self::Event(_)
+            | Self::Moved(_)
             | Self::Token(_)
             | Self::Gap(_)
             | Self::Leaving(_) => RequestId(0),
@@ -630,6 +635,15 @@ pub struct Shown {
     pub late: bool,
 }
 
+/// A message that has another place now.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Moved {
+    /// The line in its place.
+    pub shown: Shown,
+    /// Where it was: a client whose cursor covers that was told it.
+    pub from: Key,
+}
+
 /// A page of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Page {
@@ -773,6 +787,8 @@ pub struct Status {
     pub origin: Origin,
     /// Its state.
     pub state: ServerState,
+    /// How far its disk is to be believed.
+    pub standing: Standing,
     /// Every other server of the configuration.
     pub links: Vec<LinkStatus>,
     /// What it holds on disk.

@@ -135,6 +135,10 @@ impl Sum {
     }
 }
 
+/// Keys remembered of one message: its sender repeats it at another server when one fails, and no
+/// server takes it twice. Beyond that the smallest count.
+const ALIASES_MAX: usize = 16;
+
 /// The hash of one line in a [`Sum`]: its place, its identity and its content.
 pub(crate) fn line_hash(key: Key, event: &Event) -> u64 {
     let mut hasher = blake3::Hasher::new();
@@ -159,8 +163,8 @@ pub enum Row {
     Place(RoomId, Key),
     /// It has it no longer.
     Unplace(RoomId, Key),
-    /// The smallest key of a message identity.
-    FirstKey(Identity, Key),
+    /// All keys of a message identity, the smallest first: that one is its line.
+    Keys(Identity, Vec<Key>),
     /// A message identity is forgotten.
     ForgetKey(Identity),
     /// A register's merged value.
@@ -201,14 +205,14 @@ pub trait View {
     /// The disk's.
     fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Self::Error>;
 
-    /// The smallest key of a message identity.
+    /// All keys of a message identity, the smallest first.
     ///
     /// # Errors
     /// The disk's.
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, Self::Error>;
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Self::Error>;
 
     /// Message identities after one, in the order of their message ids, of ids up to a unix
-    /// millisecond, with their smallest keys; at most `limit`.
+    /// millisecond, with all their keys, the smallest first; at most `limit`.
     ///
     /// # Errors
     /// The disk's.
@@ -217,7 +221,7 @@ pub trait View {
         after: Option<&Identity>,
         upto_ms: u64,
         limit: usize,
-    ) -> Result<Vec<(Identity, Key)>, Self::Error>;
+    ) -> Result<Vec<(Identity, Vec<Key>)>, Self::Error>;
 
     /// A register.
     ///
@@ -391,7 +395,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         None => None,
     };
     let Plan { mut rows, first, sums, registers, .. } = planned;
-    rows.extend(first.into_iter().map(|(identity, (key, _))| Row::FirstKey(identity, key)));
+    rows.extend(first.into_iter().map(|(identity, (keys, _))| Row::Keys(identity, keys)));
     rows.extend(sums.iter().map(|(room, sum)| Row::Sum(*room, *sum)));
     let written = registers.into_iter().filter_map(|(key, value)| Some((key, value?)));
     rows.extend(written.map(|(key, value)| Row::Register(key, value)));
@@ -424,7 +428,8 @@ fn void(entry: &Entry) -> Entry {
 struct Plan<'a, V> {
     view: &'a V,
     rows: Vec<Row>,
-    first: BTreeMap<Identity, (Key, Arc<Event>)>,
+    /// The keys of messages, and what stands at the smallest.
+    first: BTreeMap<Identity, (Vec<Key>, Arc<Event>)>,
     sums: BTreeMap<RoomId, Sum>,
     /// As they are with this batch; `None`: there is no such register.
     registers: BTreeMap<RegisterKey, Option<Register>>,
@@ -463,18 +468,21 @@ impl<V: View> Plan<'_, V> {
         let found = self.view.identities(after.as_ref(), highest, SWEEP_STEP)?;
         let end = found.len() < SWEEP_STEP;
         let last = found.last().map(|(identity, _)| *identity);
-        for (identity, key) in found {
+        for (identity, keys) in found {
             let room = identity.room;
             if floors.get(&room).is_none_or(|floor| identity.mid.unix_ms() > *floor) {
                 continue;
             }
-            let log = key.event().log;
-            let entries = self.view.events(log, key.seq, key.seq, 1)?;
-            let Some(entry) = entries.first() else { continue };
-            self.rows.push(Row::Unplace(room, key));
             self.rows.push(Row::ForgetKey(identity));
-            self.sum(room)?.remove(line_hash(key, &entry.event));
-            self.rows.push(Row::Void(void(entry)));
+            for (nth, key) in keys.into_iter().enumerate() {
+                let entries = self.view.events(key.event().log, key.seq, key.seq, 1)?;
+                let Some(entry) = entries.first() else { continue };
+                if nth == 0 {
+                    self.rows.push(Row::Unplace(room, key));
+                    self.sum(room)?.remove(line_hash(key, &entry.event));
+                }
+                self.rows.push(Row::Void(void(entry)));
+            }
         }
         Ok(match last.filter(|_| !end) {
             Some(last) => Swept::Upto(last),
@@ -491,14 +499,32 @@ impl<V: View> Plan<'_, V> {
             return Ok(Outcome::Below);
         }
         let held = match self.first.get(&identity) {
-            Some((key, event)) => Some((*key, event.clone())),
-            None => match self.view.first_key(&identity)? {
-                Some(key) => self.event(key)?.map(|event| (key, event)),
-                None => None,
-            },
+            Some(held) => Some(held.clone()),
+            None => {
+                let keys = self.view.keys(&identity)?;
+                match keys.first() {
+                    Some(first) => self.event(*first)?.map(|event| (keys, event)),
+                    None => None,
+                }
+            }
         };
-        let outcome = match held {
-            Some((first, _)) if first <= key => return Ok(Outcome::Alias { of: first }),
+        let (mut keys, first) = match held {
+            Some((keys, event)) => {
+                let first = keys.first().map(|first| (*first, event));
+                (keys, first)
+            }
+            None => (Vec::new(), None),
+        };
+        if keys.len() < ALIASES_MAX || first.as_ref().is_some_and(|(first, _)| key < *first) {
+            let at = keys.partition_point(|held| *held < key);
+            keys.insert(at, key);
+            keys.truncate(ALIASES_MAX);
+        }
+        let outcome = match first {
+            Some((first, event)) if first <= key => {
+                self.first.insert(identity, (keys, event));
+                return Ok(Outcome::Alias { of: first });
+            }
             Some((first, event)) => {
                 self.rows.push(Row::Unplace(room, first));
                 self.sum(room)?.remove(line_hash(first, &event));
@@ -508,7 +534,7 @@ impl<V: View> Plan<'_, V> {
         };
         self.rows.push(Row::Place(room, key));
         self.sum(room)?.add(line_hash(key, &entry.event));
-        self.first.insert(identity, (key, entry.event.clone()));
+        self.first.insert(identity, (keys, entry.event.clone()));
         Ok(outcome)
     }
 
@@ -579,8 +605,8 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
             Rows::Scrubbed(scrub::piece(view, at, within, rooms)?)
         }
         Query::Oldest { room, keep } => Rows::Oldest(oldest(view, *room, *keep)?),
-        Query::Message(identity) => Rows::Message(match view.first_key(identity)? {
-            Some(key) => line(view, key)?,
+        Query::Message(identity) => Rows::Message(match view.keys(identity)?.first() {
+            Some(key) => line(view, *key)?,
             None => None,
         }),
     })
@@ -722,8 +748,11 @@ fn since<V: View>(
             let Some(last) = entries.last() else { break };
             from = last.event.seq.saturating_add(1);
             for entry in entries.into_iter().filter(|entry| kept(&entry.event)) {
-                bytes += entry.event.cost();
-                lines.push(Line { origin: log.origin, event: entry.event });
+                let line = Line { origin: log.origin, event: entry.event };
+                if !is_told_otherwise(view, cursor, within, &line)? {
+                    bytes += line.event.cost();
+                    lines.push(line);
+                }
             }
             if bytes > bytes_max {
                 return too_far(view, cursor, within);
@@ -747,6 +776,22 @@ fn too_far<V: View>(view: &V, cursor: &Vector, within: &Vector) -> Result<Rows, 
         }
     }
     Ok(Rows::TooFar(least))
+}
+
+/// Whether a client with this cursor has that message under another key, or is told it under one
+/// that is smaller.
+fn is_told_otherwise<V: View>(
+    view: &V,
+    cursor: &Vector,
+    within: &Vector,
+    line: &Line,
+) -> Result<bool, V::Error> {
+    let Some(identity) = line.identity() else { return Ok(false) };
+    let key = line.key();
+    let told = |other: &Key| {
+        cursor.covers(other.event()) || (*other < key && within.covers(other.event()))
+    };
+    Ok(view.keys(&identity)?.iter().filter(|other| **other != key).any(told))
 }
 
 /// Why a store refuses.

@@ -2,7 +2,8 @@
 //!
 //! What comes out of [`Endpoint::accept`] has proved what it claims: a peer showed a certificate of
 //! this cluster, whatever else connected is a client. Handshakes run beside each other, each with a
-//! time limit, and at most [`HANDSHAKES_MAX`] of them.
+//! time limit, and a bounded number of
+//! them, of which some are kept for other servers (`slots`).
 //!
 //! After the handshake the accepting server tells a peer on a stream of its own that it was
 //! admitted. TLS 1.3 ends for the dialling side before its certificate is looked at, and so a dial
@@ -11,6 +12,7 @@
 mod accept;
 mod config;
 mod error;
+mod slots;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,13 +23,17 @@ use quinn::{Connection, VarInt};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::AbortHandle;
 
-pub use accept::{Accepted, HANDSHAKES_MAX};
+pub use accept::Accepted;
 pub use error::{BindError, CloseCode, DialError, ReloadError, StillOpen};
 
 use crate::hint::{HintSocket, Hints};
 use crate::pki::{Credentials, Identity, PkiError};
 use crate::tls::{ANY_SERVER, ServerTls, Trust};
 use accept::ADMITTED;
+use slots::Slots;
+
+/// A handshake that a hint speaks against has this long to complete: a round trip around the world.
+const HINTED: Duration = Duration::from_millis(250);
 
 /// What a server's endpoint is made of.
 #[derive(Clone, Debug)]
@@ -62,6 +68,7 @@ struct Server {
     tls: Arc<RwLock<Arc<ServerTls>>>,
     accepted: Mutex<mpsc::Receiver<Accepted>>,
     acceptor: AbortHandle,
+    slots: Slots,
 }
 
 impl Drop for Server {
@@ -87,9 +94,10 @@ impl Endpoint {
         )
         .map_err(|source| BindError::Socket { address: listen, source })?;
         let tls = Arc::new(RwLock::new(Arc::new(tls)));
-        let (acceptor, accepted) = accept::spawn(quinn.clone(), tls.clone());
+        let slots = Slots::default();
+        let (acceptor, accepted) = accept::spawn(quinn.clone(), tls.clone(), slots.clone());
         let accepted = Mutex::new(accepted);
-        let server = Server { tls, accepted, acceptor };
+        let server = Server { tls, accepted, acceptor, slots };
         Ok(Self(Arc::new(Inner { quinn, socket, role: Role::Server(Box::new(server)) })))
     }
 
@@ -147,6 +155,14 @@ impl Endpoint {
         within(address, limit, admitted).await
     }
 
+    /// Keeps places for that server's handshakes: it dials from where it listens. Call it with every
+    /// address that its name turns out to have; the last one counts. Does nothing for a client.
+    pub fn expect_peer(&self, name: &str, address: SocketAddr) {
+        if let Role::Server(server) = &self.0.role {
+            server.slots.expect(name, address);
+        }
+    }
+
     /// Dials a server as a client.
     ///
     /// # Errors
@@ -160,7 +176,8 @@ impl Endpoint {
         within(address, limit, self.connect(address, trust.dial.clone(), ANY_SERVER)).await
     }
 
-    /// A handshake. Ends early if nobody listens there.
+    /// A handshake. Ends early if the kernel says that nobody listens there, but not at once:
+    /// anybody can send that packet, and a handshake that completes disproves it.
     async fn connect(
         &self,
         address: SocketAddr,
@@ -176,7 +193,7 @@ impl Endpoint {
         let refused = async {
             while let Some(hint) = hints.next().await {
                 if hint == canonical(address) {
-                    return;
+                    return tokio::time::sleep(HINTED).await;
                 }
             }
             std::future::pending().await

@@ -90,6 +90,12 @@ impl HintSocket {
         Hints(self.hints.subscribe())
     }
 
+    /// What anybody can do who sends packets to this machine.
+    #[cfg(test)]
+    pub(crate) fn forge_hint(&self, address: SocketAddr) {
+        let _ = self.hints.send(address);
+    }
+
     /// Sends the smallest datagram there is to `to`: if nobody listens there, a hint comes back.
     pub(crate) fn canary(&self, to: SocketAddr) -> io::Result<()> {
         let destination = match (self.inner.local_addr()?, to) {

@@ -15,6 +15,30 @@ pub const DONE: u32 = 19;
 /// Too many connections; try another server.
 pub const FULL: u32 = 20;
 
+/// Another run of the same disk is linked and answers.
+pub const DUPLICATE_DISK: u32 = 21;
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    /// The other side's number, if it closed it.
+    pub(crate) code: Option<u32>,
+    /// In words for a log.
+    pub(crate) why: String,
+}
+
+impl Lost {
+    pub(crate) fn of(error: &chatty_net::ConnectionError) -> Self {
+        let code = match error {
+            chatty_net::ConnectionError::ApplicationClosed(close) => {
+                u32::try_from(close.error_code.into_inner()).ok()
+            }
+            _ => None,
+        };
+        Self { code, why: reason(error) }
+    }
+}
+
 /// Closes a connection. If it is closed already, the first reason stands.
 pub(crate) fn close(connection: &Connection, code: u32, why: &str) {
     if connection.close_reason().is_none() {

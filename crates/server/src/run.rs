@@ -12,7 +12,7 @@ use chatty_core::rng::Rng;
 use chatty_core::session::ServerAddr;
 use chatty_core::store::{Store as _, StoreError};
 use chatty_net::{Accepted, Endpoint, Identity};
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::backup::Source;
@@ -134,6 +134,7 @@ impl Running {
         let socket = Socket::bind(&config.data)
             .map_err(|source| RunError::Control { data: config.data.clone(), source })?;
         let identity = Arc::new(proof.identity.clone());
+        let standing = watch::Sender::new(loaded.standing);
         let core = CoreConfig {
             me: Me {
                 cluster: identity.cluster,
@@ -163,7 +164,7 @@ impl Running {
             me: identity.clone(),
             origin,
             addr: config.address().into(),
-            standing: loaded.standing,
+            standing: standing.subscribe(),
             servers: config.servers.clone().into(),
             gates: Arc::new(others.iter().filter_map(gate).collect()),
             doors: doors.clone(),
@@ -192,6 +193,7 @@ impl Running {
         let reader = store.reader();
         let pulse = Pulse::default();
         let watchdog = Watchdog::start(pulse.clone(), config.watchdog, watchdog::end_process)?;
+        let links = (links, standing);
         let driver = Driver::start(replica, clock, store, links, (doors.clone(), inbox), pulse)?;
         let driver = tokio::spawn(driver.run());
         let (name, listen) = (config.name.clone(), config.listen);

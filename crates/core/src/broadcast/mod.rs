@@ -297,7 +297,7 @@ impl Broadcast {
         self.hold_slot(&peer);
         self.ensure_log(Log::of(peer.origin));
         if peer.standing == Standing::RolledBack {
-            self.rolled_back.insert(peer.server);
+            self.says_rolled_back(&peer);
         }
         self.links.insert(
             link,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::{Broadcast, Frame};
 use crate::frame::{HAVES_MAX, Have, Haves, RolledBack};
 use crate::id::{LinkId, Log, ServerId};
-use crate::io::{Output, Severity, Standing};
+use crate::io::{Output, Peer, Severity, Standing};
 
 impl Broadcast {
     /// Tells all that is on the disk. The receiver knows the end by a frame that is not full.
@@ -67,6 +67,20 @@ impl Broadcast {
         }
         for (log, upto) in vector {
             self.set_disk(peer.server, *log, *upto);
+        }
+    }
+
+    /// Its hello says so: another server found it out.
+    pub(super) fn says_rolled_back(&mut self, peer: &Peer) {
+        if self.rolled_back.insert(peer.server) {
+            self.out.push_back(Output::Log(
+                Severity::Error,
+                format!(
+                    "ROLLED BACK: {} says that its disk {} holds less than it once announced. It \
+                     counts for nothing until it is wiped and comes back as a new server.",
+                    peer.slot, peer.server
+                ),
+            ));
         }
     }
 

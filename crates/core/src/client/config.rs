@@ -77,6 +77,9 @@ pub struct Timing {
     /// round trips) to be answered. 60 ms: with a canary every 120 ms a killed server is given up
     /// within 200 ms.
     pub probe: Duration,
+    /// After such a hint a handshake has this long to complete, and an attach a ping to be
+    /// answered. 250 ms: a round trip around the world, since none has been measured yet.
+    pub hinted: Duration,
     /// A server that failed is dialled again after this, doubling, jittered…
     pub backoff_min: Duration,
     /// … up to this.
@@ -96,6 +99,7 @@ impl Default for Timing {
             ping: ms(500),
             silence: ms(2000),
             probe: ms(60),
+            hinted: ms(250),
             backoff_min: ms(100),
             backoff_max: ms(5000),
             patience: ms(10_000),

@@ -51,9 +51,9 @@ enum Phase {
     /// No connection: the next dial is the dialer's to time.
     Resting,
     /// Waits for a connection.
-    Dialing { conn: Conn, addr: String, until: Time },
+    Dialing { conn: Conn, addr: String, until: Time, probe_until: Option<Time> },
     /// Waits for the answer to the attach.
-    Attaching { conn: Conn, addr: String, until: Time },
+    Attaching { conn: Conn, addr: String, until: Time, probe_until: Option<Time> },
     /// Talking.
     Attached(Session),
     /// For good: detached, or refused for a reason that no server will see differently.
@@ -82,6 +82,8 @@ pub struct Client {
     /// The same as far as tokens prove it. A line proves less when a slow client's lines are being
     /// dropped: those of its log in another room, dropped before it, are announced after it.
     base: Vector,
+    /// What tokens proved when this server was asked to take the session over.
+    attached_with: Vector,
     rooms: Rooms,
     outbox: Outbox,
     asks: Asks,
@@ -117,6 +119,7 @@ impl Client {
             called: String::new(),
             cursor: Vector::new(),
             base: Vector::new(),
+            attached_with: Vector::new(),
             rooms: Rooms::new(config.remembered),
             outbox,
             asks: Asks::default(),
@@ -232,8 +235,11 @@ impl Client {
         self.woke(now);
         match &self.phase {
             Phase::Resting => self.dial(now),
-            Phase::Dialing { until, .. } | Phase::Attaching { until, .. } => {
-                if *until <= now {
+            Phase::Dialing { until, probe_until, .. }
+            | Phase::Attaching { until, probe_until, .. } => {
+                if probe_until.is_some_and(|until| until <= now) {
+                    self.fail_over(now, LostWhy::Dead);
+                } else if *until <= now {
                     self.fail_over(now, LostWhy::Silent);
                 }
             }
@@ -251,7 +257,10 @@ impl Client {
     pub fn next_deadline(&self) -> Option<Time> {
         let phase = match &self.phase {
             Phase::Resting => self.dialer.next_at(),
-            Phase::Dialing { until, .. } | Phase::Attaching { until, .. } => Some(*until),
+            Phase::Dialing { until, probe_until, .. }
+            | Phase::Attaching { until, probe_until, .. } => {
+                Some(probe_until.map_or(*until, |probe| probe.min(*until)))
+            }
             Phase::Attached(session) => [
                 Some(session.next_deadline(&self.config.timing)),
                 self.outbox.next_deadline(),
@@ -354,14 +363,16 @@ impl Client {
         let conn = Conn(self.last_conn);
         let until = now + self.dialer.limit(&addr, self.config.timing.dial);
         self.outputs.push_back(Output::Dial(conn, addr.clone()));
-        self.phase = Phase::Dialing { conn, addr, until };
+        self.phase = Phase::Dialing { conn, addr, until, probe_until: None };
     }
 
     fn on_connected(&mut self, now: Time, conn: Conn) {
         match &self.phase {
             Phase::Dialing { conn: dialed, addr, .. } if *dialed == conn => {
                 let until = now + self.dialer.limit(addr, self.config.timing.attach);
-                self.phase = Phase::Attaching { conn, addr: addr.clone(), until };
+                let addr = addr.clone();
+                self.phase = Phase::Attaching { conn, addr, until, probe_until: None };
+                self.attached_with.clone_from(&self.base);
                 let attach = self.attach();
                 self.send(conn, Request::Attach(attach));
             }
@@ -529,8 +540,10 @@ impl Client {
     }
 
     fn on_item(&mut self, now: Time, conn: Conn, item: Item) {
-        if let Phase::Attaching { conn: attaching, .. } = &self.phase {
+        if let Phase::Attaching { conn: attaching, probe_until, .. } = &mut self.phase {
             if *attaching == conn {
+                // Whatever it says, it is there.
+                *probe_until = None;
                 match item {
                     Item::Welcome(welcome) => self.on_welcome(now, conn, welcome),
                     Item::Refused(refused) => self.on_attach_refused(now, refused),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{AccountId, RoomId};
+use crate::id::{AccountId, EventId, RoomId};
 use crate::session::{CloseMode, Line, Mode, Opened, OpenedRoom, RoomOpened, Target};
 use crate::time::{Hlc, Key, Time};
 use crate::vector::Vector;
@@ -41,6 +41,8 @@ struct Room {
     since: Hlc,
     mode: Mode,
     cover: Cover,
+    /// What was covered as it was opened: what came before was told of other rooms only.
+    opened_with: Vector,
     seen: Seen,
     /// The newest line told.
     newest: Option<Key>,
@@ -153,6 +155,13 @@ impl Rooms {
         }
     }
 
+    /// Whether a line was told, or was history when its room was opened, by what a cursor covers:
+    /// also when its identity is forgotten.
+    pub(super) fn was_told(&self, room: RoomId, event: EventId, cursor: &Vector) -> bool {
+        let before = self.open.get(&room).is_some_and(|room| room.opened_with.covers(event));
+        cursor.covers(event) && !before
+    }
+
     /// Remembers a line; the event to tell, if it is news.
     pub(super) fn show(
         &mut self,
@@ -215,6 +224,7 @@ impl Rooms {
             since: opened.room.since,
             mode,
             cover: Cover::Opening,
+            opened_with: cursor.clone(),
             seen: Seen::default(),
             newest: None,
         });

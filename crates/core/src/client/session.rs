@@ -6,8 +6,8 @@ use crate::event::{Body, Event};
 use crate::id::{Mid, RequestId, RoomId, Slot};
 use crate::rng::Rng;
 use crate::session::{
-    ClosedWhy, Code, Gap, Item, Line, Moving, Named, Plain, Pong, Refused, Request, RoomClosed,
-    Shown, Target, TokenBytes, check_nick,
+    ClosedWhy, Code, Gap, Item, Line, Moved, Moving, Named, Plain, Pong, Refused, Request,
+    RoomClosed, Shown, Target, TokenBytes, check_nick,
 };
 use crate::time::{Key, Time};
 
@@ -152,7 +152,8 @@ impl Client {
     }
 
     /// Nothing listens at the server's port, says the kernel. Anybody can send that packet, so an
-    /// attached server gets a ping and a short time to answer; a dial goes on with the next.
+    /// attached server gets a ping and a short time to answer, and so does one that looks at an
+    /// attach; a handshake gets a short time to complete.
     pub(super) fn on_hint(&mut self, now: Time, conn: Conn) {
         match &mut self.phase {
             Phase::Attached(session) if session.conn == conn && session.probe_until.is_none() => {
@@ -160,10 +161,17 @@ impl Client {
                 session.probe_until = Some(now + probe);
                 self.ping(now);
             }
-            Phase::Dialing { conn: dialed, .. } | Phase::Attaching { conn: dialed, .. }
-                if *dialed == conn =>
+            Phase::Dialing { conn: dialed, probe_until, .. }
+                if *dialed == conn && probe_until.is_none() =>
             {
-                self.fail_over(now, LostWhy::Dead);
+                *probe_until = Some(now + self.config.timing.hinted);
+            }
+            Phase::Attaching { conn: attaching, probe_until, .. }
+                if *attaching == conn && probe_until.is_none() =>
+            {
+                *probe_until = Some(now + self.config.timing.hinted);
+                let request = self.request_id();
+                self.send(conn, Request::Ping(Plain { request }));
             }
             _ => {}
         }
@@ -219,6 +227,7 @@ impl Client {
             Item::RoomOpened(opened) => self.on_room_opened(now, opened),
             Item::RoomClosed(closed) => self.on_room_closed(closed),
             Item::Event(shown) => self.on_shown(now, shown),
+            Item::Moved(moved) => self.on_moved(now, moved),
             Item::Page(page) => {
                 if self.rereads.expects(page.request) {
                     self.on_reread_page(now, page);
@@ -443,6 +452,16 @@ impl Client {
         self.prove(now, key);
     }
 
+    /// A message has another place. It is news only to a client that could not be told it in the
+    /// old one; the others may have forgotten its identity.
+    fn on_moved(&mut self, now: Time, moved: Moved) {
+        if self.base.covers(moved.from.event()) {
+            self.prove(now, moved.shown.line.key());
+        } else {
+            self.on_shown(now, moved.shown);
+        }
+    }
+
     /// A server tells the events of a log in their order, so this one proves those before it,
     /// unless lines may have been left out: while missed ones are replayed room by room, while a
     /// room is read again, and when it comes so late that this client is slow.
@@ -458,6 +477,10 @@ impl Client {
 
     /// Tells a line, unless it was told before.
     pub(super) fn show(&mut self, now: Time, line: Line) {
+        // A server that lacked it when this client came now has it too.
+        if self.rooms.was_told(line.event.room, line.key().event(), &self.attached_with) {
+            return;
+        }
         let horizon = self.tip.clock_ms(now).saturating_add(SKEW_MAX_MS);
         if let Some(event) = self.rooms.show(line, horizon, &self.base) {
             self.emit(event);

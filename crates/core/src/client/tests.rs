@@ -7,9 +7,9 @@ use crate::event::Retention;
 use crate::event::{Body, Event, Msg};
 use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
-    ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moving, OpenedRoom, Page, Pong,
-    Refused, Replicated, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown, Target,
-    TokenBytes,
+    ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moved, Moving, OpenedRoom, Page,
+    Pong, Refused, Replicated, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown,
+    Target, TokenBytes,
 };
 use crate::time::{Hlc, Key};
 
@@ -278,6 +278,110 @@ fn a_hint_is_believed_only_when_the_probe_goes_unanswered() {
     client.handle_timeout(at(140));
     let lost = ClientEvent::Lost { server: slot("s1"), why: LostWhy::Dead };
     assert_eq!(drain(&mut client)[1], Output::Emit(lost));
+}
+
+/// A client with the lobby open that remembers one line, and has been told and forgotten those of
+/// the log of run 2 up to `upto`.
+fn forgetful(upto: u64) -> (Client, Conn) {
+    let mut client = Client::new(Config { remembered: 1, ..config() }, 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 0, conn, welcome("s1"));
+    drain(&mut client);
+    ask(&mut client, 1, 1, Ask::Open { room: "lobby".into(), last: 0, mode: Mode::Watch });
+    let opens = requests(&mut client);
+    let [Request::Open(open)] = &opens[..] else { panic!("{opens:?}") };
+    let opened = RoomOpened {
+        request: open.request,
+        room: OpenedRoom {
+            id: RoomId::public("lobby"),
+            name: "lobby".into(),
+            since: Hlc::at_ms(CLOCK_MS),
+            topic: String::new(),
+        },
+        lines: vec![],
+        complete: true,
+        unreachable: vec![],
+    };
+    client.handle(at(2), Input::Item(conn, Item::RoomOpened(opened)));
+    for seq in 1..=upto {
+        client.handle(at(3), Input::Item(conn, shown(&line(2, seq, seq, "told"))));
+        let vector = [(Log::of(Origin::new(2)), seq)].into_iter().collect();
+        let token = TokenBytes { token: vec![2], vector };
+        client.handle(at(3), Input::Item(conn, Item::Token(token)));
+    }
+    drain(&mut client);
+    (client, conn)
+}
+
+#[test]
+fn a_message_that_moved_is_told_once_though_it_is_forgotten() {
+    let (mut client, conn) = forgetful(10);
+    let told = line(2, 3, 3, "told");
+    // The server that took it first is back: the same message under a smaller key.
+    let event = Event { seq: 7, hlc: Hlc::at_ms(CLOCK_MS), ..(*told.event).clone() };
+    let first = Line { origin: Origin::new(9), event: Arc::new(event) };
+    let moved =
+        |from| Item::Moved(Moved { shown: Shown { line: first.clone(), late: true }, from });
+    client.handle(at(20), Input::Item(conn, moved(told.key())));
+    assert_eq!(events(&mut client), [], "it was told as event 3 of the other log");
+
+    // One whose old place this client never saw, as after a gap, is news.
+    client.handle(at(20), Input::Item(conn, moved(line(2, 11, 11, "lost").key())));
+    assert!(matches!(&events(&mut client)[..], [ClientEvent::Line { .. }]));
+}
+
+#[test]
+fn lines_told_elsewhere_that_reach_a_server_later_are_told_once_though_they_are_forgotten() {
+    let (mut client, conn) = forgetful(10);
+    // The new server lacked them, welcomed the client as stale, and has them now.
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    drain(&mut client);
+    for seq in 1..=11 {
+        client.handle(at(120), Input::Item(conn, shown(&line(2, seq, seq, "told"))));
+    }
+    let told = events(&mut client);
+    let [ClientEvent::Line { line, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(line.event.seq, 11, "that one is new");
+}
+
+#[test]
+fn a_hint_shortens_a_handshake_and_does_not_end_it() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    client.handle(at(10), Input::Hint(conn));
+    assert_eq!((drain(&mut client), client.next_deadline()), (vec![], Some(at(260))));
+    accept(&mut client, 200, conn, welcome("s1"));
+    assert!(client.session(conn).is_some(), "a handshake that completes disproves it");
+
+    let (mut client, conn) = attached();
+    client.handle(at(100), Input::Disconnected(conn, "gone".into()));
+    let (conn, addr) = dialed(&mut client);
+    client.handle(at(110), Input::Hint(conn));
+    client.handle_timeout(at(360));
+    let unreachable = ClientEvent::Unreachable { addr, why: LostWhy::Dead };
+    assert_eq!(events(&mut client), [unreachable]);
+}
+
+#[test]
+fn a_hint_during_an_attach_is_a_probe_that_any_answer_disproves() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (conn, addr) = dialed(&mut client);
+    client.handle(at(5), Input::Connected(conn));
+    drain(&mut client);
+    client.handle(at(10), Input::Hint(conn));
+    let [Output::Request(_, Request::Ping(ping))] = drain(&mut client)[..] else { panic!() };
+    let pong = Pong { request: ping.request, clock_ms: CLOCK_MS };
+    client.handle(at(30), Input::Item(conn, Item::Pong(pong)));
+    client.handle_timeout(at(1000));
+    assert_eq!(drain(&mut client), [], "it waits for events, and lives");
+
+    client.handle(at(1000), Input::Hint(conn));
+    client.handle_timeout(at(1250));
+    let unreachable = ClientEvent::Unreachable { addr, why: LostWhy::Dead };
+    assert_eq!(events(&mut client), [unreachable]);
 }
 
 #[test]

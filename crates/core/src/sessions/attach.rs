@@ -405,7 +405,7 @@ impl Replica {
     /// Shows what happened since `place` and is not covered by the cursor, then everything. If more
     /// happened than is kept in memory, the disk is read again, from where the last read ended.
     fn go_live(&mut self, now: Now, id: SessionId, cursor: &Vector, place: u64) {
-        if !self.show_from(now, id, place, |key| !cursor.covers(key.event())) {
+        if !self.show_from(now, id, place, cursor) {
             let place = self.sessions.recent.end();
             let within = self.broadcast.durable().clone();
             let Some(session) = self.sessions.all.get_mut(&id) else { return };

@@ -16,9 +16,10 @@ use crate::id::{AccountId, Log, RequestId, RoomId, SessionId};
 use crate::io::{Output, Severity};
 use crate::register::Membership;
 use crate::replica::Replica;
-use crate::session::{ClosedWhy, Code, Gap, Item, Line, Named, RoomClosed, Shown};
+use crate::session::{ClosedWhy, Code, Gap, Item, Line, Moved, Named, RoomClosed, Shown};
 use crate::store::{Entry, Outcome, is_kept};
 use crate::time::{Hlc, Key, Now};
+use crate::vector::Vector;
 
 /// A line so much older than the newest shown is marked late: 1 second.
 const LATE_MS: u64 = 1000;
@@ -30,6 +31,8 @@ const ANSWERS_FACTOR: usize = 16;
 pub(super) struct RoomLine {
     line: Line,
     audience: Option<Audience>,
+    /// Where it stood before, if it moved.
+    from: Option<Key>,
 }
 
 impl RoomLine {
@@ -54,7 +57,7 @@ impl RoomLine {
             )
             | None => None,
         };
-        Self { line, audience }
+        Self { line, audience, from: None }
     }
 }
 
@@ -66,10 +69,17 @@ impl Replica {
         if let Some((identity, known)) = known_of(&line) {
             self.sessions.mids.note(identity, known);
         }
-        if matches!(outcome, Outcome::Alias { .. } | Outcome::Below) {
-            return; // the line is there, in its place; or it is gone already
-        }
-        let shown = RoomLine::of(line);
+        let from = match outcome {
+            Outcome::Alias { of } => {
+                // The line is there, in its place.
+                self.sessions.recent.alias(of, line.key());
+                return;
+            }
+            Outcome::Below => return, // it is gone already
+            Outcome::Moved { from } => Some(from),
+            Outcome::New | Outcome::NoMessage => None,
+        };
+        let shown = RoomLine { from, ..RoomLine::of(line) };
         match shown.audience {
             Some(Audience::Room) => {
                 let ids = self.sessions.in_room.get(&event.room);
@@ -86,7 +96,7 @@ impl Replica {
             None => {}
         }
         if let Some(audience) = shown.audience {
-            self.sessions.recent.push(shown.line.clone(), audience);
+            self.sessions.recent.push(shown.line.clone(), audience, from);
         }
         self.act(now, entry.log, &shown.line);
     }
@@ -137,7 +147,7 @@ impl Replica {
                     .flat_map(|(_, ids)| ids.iter().copied())
                     .collect();
                 let line = Line { origin: log.origin, event: event.clone() };
-                let shown = RoomLine { line, audience: Some(Audience::Room) };
+                let shown = RoomLine { line, audience: Some(Audience::Room), from: None };
                 self.show(now, ids.into_iter().collect(), &shown);
             }
             _ => {}
@@ -226,8 +236,12 @@ impl Replica {
         }
         for (sessions, late) in [(fresh, false), (late, true)] {
             if !sessions.is_empty() {
-                let item = Arc::new(Item::Event(Shown { line: shown.line.clone(), late }));
-                self.say(Output::Deliver { sessions, item, cost });
+                let told = Shown { line: shown.line.clone(), late };
+                let item = match shown.from {
+                    Some(from) => Item::Moved(Moved { shown: told, from }),
+                    None => Item::Event(told),
+                };
+                self.say(Output::Deliver { sessions, item: Arc::new(item), cost });
             }
         }
     }
@@ -253,19 +267,23 @@ impl Replica {
         }
     }
 
-    /// Shows a session the recent lines from a place on that `fits` accepts; false if some of them
-    /// are not kept any more.
+    /// Shows a session the recent lines from a place on that its cursor does not cover; false if
+    /// some of them are not kept any more.
     pub(super) fn show_from(
         &mut self,
         now: Now,
         id: SessionId,
         place: u64,
-        fits: impl Fn(Key) -> bool,
+        cursor: &Vector,
     ) -> bool {
         let Some(lines) = self.sessions.recent.from(place) else { return false };
         let lines: Vec<RoomLine> = lines
-            .filter(|(line, _)| fits(line.key()))
-            .map(|(line, audience)| RoomLine { line: line.clone(), audience: Some(*audience) })
+            .filter(|kept| !kept.is_covered(cursor))
+            .map(|kept| RoomLine {
+                line: kept.line.clone(),
+                audience: Some(kept.audience),
+                from: kept.from,
+            })
             .collect();
         for line in lines {
             self.show_to(now, id, &line);
@@ -452,7 +470,7 @@ fn cost_of(item: &Item) -> usize {
     let lines = |lines: &[Line]| lines.iter().map(|line| line.event.cost()).sum::<usize>();
     SMALL
         + match item {
-            Item::Event(shown) => shown.line.event.cost(),
+            Item::Event(shown) | Item::Moved(Moved { shown, .. }) => shown.line.event.cost(),
             Item::Page(page) => lines(&page.lines),
             Item::RoomOpened(opened) => lines(&opened.lines),
             Item::Rooms(list) => list.rooms.iter().map(Piece::bytes).sum(),

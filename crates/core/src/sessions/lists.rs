@@ -144,6 +144,7 @@ impl Replica {
             disk: me.server,
             origin: me.origin,
             state: self.state(),
+            standing: self.broadcast.standing(),
             links,
             vector: (**self.broadcast.durable()).clone(),
             rooms: Vec::new(),

@@ -20,10 +20,30 @@ pub(super) enum Audience {
     Direct(AccountId, AccountId),
 }
 
+/// A line that was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Kept {
+    pub(super) line: Line,
+    pub(super) audience: Audience,
+    /// Where it stood before, if it moved.
+    pub(super) from: Option<Key>,
+    /// Other keys under which a client may have seen it.
+    aliases: Vec<Key>,
+}
+
+impl Kept {
+    /// Whether a client with this cursor was told the message.
+    pub(super) fn is_covered(&self, cursor: &Vector) -> bool {
+        let own = [self.line.key()];
+        let keys = own.iter().chain(&self.from).chain(&self.aliases);
+        keys.into_iter().any(|key| cursor.covers(key.event()))
+    }
+}
+
 /// The newest lines in the order in which this server showed them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Recent {
-    lines: VecDeque<(Line, Audience)>,
+    lines: VecDeque<Kept>,
     /// How many were dropped before the first.
     base: u64,
     max: usize,
@@ -36,14 +56,22 @@ impl Recent {
         Self { lines: VecDeque::new(), base: 0, max, floor: durable }
     }
 
-    pub(super) fn push(&mut self, line: Line, audience: Audience) {
-        self.lines.push_back((line, audience));
+    pub(super) fn push(&mut self, line: Line, audience: Audience, from: Option<Key>) {
+        self.lines.push_back(Kept { line, audience, from, aliases: Vec::new() });
         if self.lines.len() > self.max
-            && let Some((dropped, _)) = self.lines.pop_front()
+            && let Some(dropped) = self.lines.pop_front()
         {
             self.base += 1;
-            let event = dropped.key().event();
+            let event = dropped.line.key().event();
             self.floor.raise(event.log, event.seq);
+        }
+    }
+
+    /// A message came once more, under a larger key. Looks at the newest lines first: a sender
+    /// repeats what it said a moment ago.
+    pub(super) fn alias(&mut self, of: Key, alias: Key) {
+        if let Some(kept) = self.lines.iter_mut().rev().find(|kept| kept.line.key() == of) {
+            kept.aliases.push(alias);
         }
     }
 
@@ -53,7 +81,7 @@ impl Recent {
     }
 
     /// Lines from a place on; `None` if some of them were dropped.
-    pub(super) fn from(&self, place: u64) -> Option<impl Iterator<Item = &(Line, Audience)>> {
+    pub(super) fn from(&self, place: u64) -> Option<impl Iterator<Item = &Kept>> {
         let skip = usize::try_from(place.checked_sub(self.base)?).ok()?;
         Some(self.lines.iter().skip(skip))
     }

@@ -47,7 +47,9 @@ impl Replica {
             (Phase::Closing, _) => {}
             (Phase::New, Request::Attach(attach)) => self.attach(now, id, attach),
             // What a server sees can be asked without an account.
-            (Phase::New, asked @ (Request::Status(_) | Request::Ping(_) | Request::Verify(_))) => {
+            (Phase::New, asked @ (Request::Status(_) | Request::Verify(_)))
+            // A client that was told that this server is dead wants to know, also while it waits.
+            | (Phase::New | Phase::Attaching(_), asked @ Request::Ping(_)) => {
                 let cost = rate::cost(&asked);
                 self.carry_out(now, id, asked, cost);
             }
@@ -307,8 +309,8 @@ impl Replica {
         let missed: Vec<Line> = recent
             .into_iter()
             .flatten()
-            .filter(|(line, _)| line.event.room == room)
-            .map(|(line, _)| line.clone())
+            .filter(|kept| kept.line.event.room == room)
+            .map(|kept| kept.line.clone())
             .collect();
         for line in missed {
             self.show_to(now, id, &RoomLine::of(line));

@@ -61,8 +61,8 @@ impl View for Shelf {
         Ok(keys)
     }
 
-    fn first_key(&self, _: &Identity) -> Result<Option<Key>, Self::Error> {
-        Ok(None)
+    fn keys(&self, _: &Identity) -> Result<Vec<Key>, Self::Error> {
+        Ok(Vec::new())
     }
 
     fn identities(
@@ -70,7 +70,7 @@ impl View for Shelf {
         _: Option<&Identity>,
         _: u64,
         _: usize,
-    ) -> Result<Vec<(Identity, Key)>, Self::Error> {
+    ) -> Result<Vec<(Identity, Vec<Key>)>, Self::Error> {
         Ok(Vec::new())
     }
 

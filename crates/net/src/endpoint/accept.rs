@@ -13,14 +13,11 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::error::{CloseCode, EXPIRED_ALERT, is_certificate};
-use super::{NotAMember, read};
+use super::slots::{Place, Slots, Verdict};
+use super::{NotAMember, config, read};
 use crate::pki::Identity;
 use crate::tls::{ALPN_SERVER, ServerTls};
 
-/// Handshakes at once, at most, with those whose connections nobody has taken from
-/// [`super::Endpoint::accept`]. From half of it on, whoever connects must first show that it
-/// receives at the address it sends from; when full, it is refused and told so.
-pub const HANDSHAKES_MAX: usize = 256;
 /// A handshake may take this long: several round trips around the world, with losses.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// The same refusal is logged once in this time…
@@ -51,6 +48,7 @@ pub enum Accepted {
 pub(super) fn spawn(
     endpoint: quinn::Endpoint,
     tls: Arc<RwLock<Arc<ServerTls>>>,
+    slots: Slots,
 ) -> (AbortHandle, mpsc::Receiver<Accepted>) {
     let (done, accepted) = mpsc::channel(1);
     let task = tokio::spawn(async move {
@@ -59,30 +57,32 @@ pub(super) fn spawn(
         let told = Arc::new(Mutex::new(Told::default()));
         while let Some(incoming) = endpoint.accept().await {
             while handshakes.try_join_next().is_some() {}
-            if let Some(incoming) = admit(incoming, handshakes.len()) {
-                handshakes.spawn(handshake(
-                    incoming,
-                    read(&tls).cluster,
-                    done.clone(),
-                    told.clone(),
-                ));
+            if let Some((incoming, place)) = admit(incoming, &slots) {
+                let handshake = handshake(incoming, read(&tls).cluster, done.clone(), told.clone());
+                handshakes.spawn(async move {
+                    // Also while nobody takes its connection from [`super::Endpoint::accept`].
+                    let _place = place;
+                    handshake.await;
+                });
             }
         }
     });
     (task.abort_handle(), accepted)
 }
 
-/// Whether there is room for one more.
-fn admit(incoming: Incoming, running: usize) -> Option<Incoming> {
-    if running >= HANDSHAKES_MAX {
-        incoming.refuse();
-        None
-    } else if running >= HANDSHAKES_MAX / 2 && incoming.may_retry() {
-        // It cannot fail: it may retry.
-        let _ = incoming.retry();
-        None
-    } else {
-        Some(incoming)
+/// Whether there is a place for one more; if not, it is told so.
+fn admit(incoming: Incoming, slots: &Slots) -> Option<(Incoming, Place)> {
+    match slots.ask(incoming.remote_address(), incoming.remote_address_validated()) {
+        Verdict::Take(place) => Some((incoming, place)),
+        Verdict::Prove if incoming.may_retry() => {
+            // It cannot fail: it may retry.
+            let _ = incoming.retry();
+            None
+        }
+        Verdict::Prove | Verdict::Refuse => {
+            incoming.refuse();
+            None
+        }
     }
 }
 
@@ -186,6 +186,7 @@ async fn complete(incoming: Incoming, cluster: ClusterId) -> Result<Accepted, Re
     let identity = identity(&connection, cluster).inspect_err(|reason| {
         connection.close(CloseCode::NotAMember.into(), reason.to_string().as_bytes());
     })?;
+    config::admit_server(&connection);
     let mut word = connection.open_uni().await?;
     word.write_all(ADMITTED).await?;
     // It is not closed: it was opened a line ago.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+use quinn::{ClientConfig, Connection, EndpointConfig, ServerConfig, TransportConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,6 +22,17 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Three lost in a row do not end a connection.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
+/// What the other side may send on a stream before we read it: 100 Mbit/s at 100 ms. With the
+/// number of streams it bounds what a connection makes us hold.
+const STREAM_BYTES: u32 = 1_250_000;
+/// A client opens one stream, of two directions.
+const CLIENT_STREAMS: u32 = 1;
+/// What we send to a client and it has not acknowledged is kept, up to this.
+const CLIENT_SEND_BYTES: u64 = 2 << 20;
+/// A server opens one for the admission, where it accepted, and one for each class.
+const SERVER_STREAMS: u32 = 5;
+/// To a server we send on four streams, over long ways: quinn's default.
+const SERVER_SEND_BYTES: u64 = 8 * STREAM_BYTES as u64;
 
 pub(super) fn bind(address: SocketAddr) -> Result<UdpSocket, BindError> {
     bind_socket(address).map_err(|source| match source.kind() {
@@ -75,21 +86,40 @@ pub(super) fn server_endpoint(secret: &[u8; 32]) -> EndpointConfig {
     config
 }
 
+/// For whoever connects, until it has proved to be a server: what a client needs.
 pub(super) fn accepting(tls: &ServerTls) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(tls.accept.clone());
-    config.transport_config(transport());
+    let mut transport = transport();
+    transport.max_concurrent_bidi_streams(CLIENT_STREAMS.into());
+    transport.max_concurrent_uni_streams(0_u32.into());
+    transport.send_window(CLIENT_SEND_BYTES);
+    config.transport_config(Arc::new(transport));
     config
 }
 
+/// Lets a server that connected have what a link needs.
+pub(super) fn admit_server(connection: &Connection) {
+    connection.set_max_concurrent_uni_streams(SERVER_STREAMS.into());
+    connection.set_send_window(SERVER_SEND_BYTES);
+}
+
+/// Whom we dial is a server, and has proved it before it may open a stream.
 pub(super) fn dialling(tls: Arc<QuicClientConfig>) -> ClientConfig {
     let mut config = ClientConfig::new(tls);
-    config.transport_config(transport());
+    let mut transport = transport();
+    transport.max_concurrent_bidi_streams(0_u32.into());
+    transport.max_concurrent_uni_streams(SERVER_STREAMS.into());
+    transport.send_window(SERVER_SEND_BYTES);
+    config.transport_config(Arc::new(transport));
     config
 }
 
-fn transport() -> Arc<TransportConfig> {
+fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport.max_idle_timeout(IDLE_MAX.try_into().ok());
     transport.keep_alive_interval(Some(KEEP_ALIVE));
-    Arc::new(transport)
+    transport.stream_receive_window(STREAM_BYTES.into());
+    // Nothing here speaks in datagrams, so nobody fills a buffer with them.
+    transport.datagram_receive_buffer_size(None);
+    transport
 }

@@ -415,7 +415,7 @@ async fn a_canary_to_a_living_server_is_dropped_without_an_answer() {
 }
 
 #[tokio::test]
-async fn a_dial_to_nobody_ends_at_once() {
+async fn a_dial_to_nobody_ends_soon() {
     let authority = authority(1);
     let (a, _) = server(&authority, 1);
     let nobody = Process::start(config(&authority, 2));
@@ -423,6 +423,20 @@ async fn a_dial_to_nobody_ends_at_once() {
     nobody.kill().await;
     let error = a.dial_peer(address, PATIENCE).await.unwrap_err();
     assert_eq!(error, DialError::Unreachable { address });
+}
+
+#[tokio::test]
+async fn a_forged_hint_does_not_end_a_handshake_that_completes() {
+    let authority = authority(1);
+    let (_endpoint, address) = server(&authority, 1);
+    let client = Endpoint::client().unwrap();
+    let pinned = trust(authority.fingerprint());
+    let mut dial = std::pin::pin!(client.dial_server(address, &pinned, PATIENCE));
+    assert!(!is_ready(dial.as_mut()), "it has sent its first packet, and nothing has come back");
+
+    client.0.socket.forge_hint(address);
+
+    dial.await.unwrap();
 }
 
 #[tokio::test]
@@ -507,6 +521,30 @@ async fn a_bad_or_second_class_is_an_error() {
         soon(from_a.next()).await.unwrap();
         assert_eq!(soon(from_a.next()).await.unwrap_err(), expected);
     }
+}
+
+/// Whether it is done at once, as opening a stream is for whoever may.
+fn is_ready<T>(fact: impl Future<Output = T>) -> bool {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::pin!(fact).poll(&mut context).is_ready()
+}
+
+#[tokio::test]
+async fn a_client_may_open_one_stream_and_send_no_datagrams() {
+    let authority = authority(1);
+    let (endpoint, address) = server(&authority, 1);
+    let client = Endpoint::client().unwrap();
+    // Not our client's configuration: it would send datagrams.
+    let any = quinn::ClientConfig::new(trust(authority.fingerprint()).dial);
+    let dialling = client.0.quinn.connect_with(any, address, ANY_SERVER).unwrap();
+    let (dialled, accepted) = tokio::join!(dialling, soon(endpoint.accept()));
+    let (connection, _accepted) = (dialled.unwrap(), accepted.unwrap());
+
+    let _first = soon(connection.open_bi()).await.unwrap();
+    assert!(!is_ready(connection.open_bi()), "a second stream makes the server hold its bytes");
+    assert!(!is_ready(connection.open_uni()), "nobody at the server would read it");
+    let sent = connection.send_datagram(Bytes::from_static(b"?"));
+    assert_eq!(sent, Err(quinn::SendDatagramError::UnsupportedByPeer));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::queue::Queue;
 use crate::backup::Held;
+use crate::close::Lost;
 use crate::links::Ready;
 
 /// Frames and requests waiting, at most.
@@ -29,7 +30,7 @@ pub(crate) enum Event {
     /// A connection to another server has said hello.
     LinkReady(Box<Ready>),
     /// A link's connection ended, and everything that came on it is in the inbox.
-    LinkLost(LinkId, String),
+    LinkLost(LinkId, Lost),
     /// A client opened its stream; what it is told goes into this queue.
     SessionUp(SessionId, Arc<Queue>),
     /// Nobody listens there any more, says the kernel.

@@ -14,14 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use chatty_core::frame::{Frame as CoreFrame, Ping};
 use chatty_core::id::{LinkId, Origin, SessionId, Slot};
-use chatty_core::io::{Input, Output, Severity};
+use chatty_core::io::{Input, Output, Severity, Standing};
 use chatty_core::replica::Replica;
 use chatty_core::time::{Now, Time};
 
+use tokio::sync::watch;
+
 use crate::backup::Held;
-use crate::close::{DONE, REFUSED};
-use crate::links::{Admission, Links, Ready};
+use crate::close::{self, DONE, DUPLICATE, DUPLICATE_DISK, Lost, REFUSED};
+use crate::links::{Admission, Contests, Links, Ready, duplicate};
 use crate::store::FjallStore;
 use crate::watchdog::{Doing, Pulse, TURN};
 use disk::Disk;
@@ -76,6 +79,9 @@ pub(crate) struct Driver {
     clock: Clock,
     disk: Disk,
     links: Links,
+    /// What this server's hellos say.
+    standing: watch::Sender<Standing>,
+    contests: Contests,
     sessions: BTreeMap<SessionId, Arc<Queue>>,
     doors: Doors,
     inbox: Inbox,
@@ -120,7 +126,7 @@ impl Driver {
         replica: Replica,
         clock: Clock,
         store: FjallStore,
-        links: Links,
+        (links, standing): (Links, watch::Sender<Standing>),
         (doors, inbox): (Doors, Inbox),
         pulse: Pulse,
     ) -> std::io::Result<Self> {
@@ -130,6 +136,8 @@ impl Driver {
             clock,
             disk,
             links,
+            standing,
+            contests: Contests::default(),
             sessions: BTreeMap::new(),
             doors,
             inbox,
@@ -186,9 +194,10 @@ impl Driver {
             Stage::Stopping(since) => Some((since + STOP_LIMIT).into()),
             Stage::Running | Stage::Failed(_) => None,
         };
+        let contest = self.contests.next_deadline(&self.links).map(Into::into);
         let hand_over = self.hand_over_at.map(Into::into);
         let turn = tokio::time::Instant::now() + TURN;
-        [due, stop, hand_over].into_iter().flatten().fold(turn, Ord::min)
+        [due, stop, contest, hand_over].into_iter().flatten().fold(turn, Ord::min)
     }
 
     fn tick(&mut self, first: Option<(Event, usize)>) {
@@ -201,6 +210,9 @@ impl Driver {
             if left > 0 && began.elapsed() < TICK_TIME {
                 next = self.inbox.next_ready();
             }
+        }
+        while let Some(ready) = self.contests.won(&self.links) {
+            self.link(ready);
         }
         let now = self.clock.now();
         if self.replica.next_deadline().is_some_and(|due| due <= now.time) {
@@ -216,11 +228,27 @@ impl Driver {
         if self.hand_over_at.take_if(|at| *at <= Instant::now()).is_some() {
             self.sessions.values().for_each(|queue| queue.finish());
         }
+        self.tell_standing();
         if let Stage::Stopping(since) = self.stage
             && (self.writing == Writing::No || since.elapsed() >= ACK_LIMIT)
         {
             // Whoever is still attached has been told where to go, and what became of its sends.
             self.sessions.values().for_each(|queue| queue.finish());
+        }
+    }
+
+    /// What hellos say from now on. The others counted this disk by the hello of their link; what
+    /// one of them found out the rest must not count either, so their links are made anew.
+    fn tell_standing(&mut self) {
+        let standing = self.replica.broadcast().standing();
+        if self.standing.send_replace(standing) == standing || standing != Standing::RolledBack {
+            return;
+        }
+        for link in self.links.ids() {
+            let why = "this server's disk was rolled back: the next hello says so";
+            self.tell_end(link, "closed", why);
+            self.links.close(link, DONE, why);
+            self.handle(Input::LinkDown(link));
         }
     }
 
@@ -230,12 +258,13 @@ impl Driver {
                 match &input {
                     Input::Persisted(..) => self.writing = Writing::No,
                     Input::SessionDown(id) => drop(self.sessions.remove(id)),
+                    Input::Frame(link, CoreFrame::Pong(pong)) => self.on_pong(*link, *pong),
                     _ => {}
                 }
                 self.handle(input);
             }
             Event::LinkReady(ready) => self.on_link_ready(*ready),
-            Event::LinkLost(link, why) => self.on_link_lost(link, &why),
+            Event::LinkLost(link, lost) => self.on_link_lost(link, &lost),
             Event::SessionUp(id, queue) => {
                 self.sessions.insert(id, queue);
                 self.handle(Input::SessionUp(id));
@@ -302,7 +331,39 @@ impl Driver {
         self.replica.handle(self.clock.now(), input);
     }
 
+    /// A connection says that it is another server. What is linked stays until it is known that
+    /// the newcomer is the one to talk to.
     fn on_link_ready(&mut self, ready: Ready) {
+        let peer = &ready.peer;
+        if let Err(why) = self.replica.admits(peer) {
+            let line = format!("refused {} ({}): {why}", peer.slot, peer.server);
+            self.log(Severity::Error, line);
+            close::close(&ready.connection, REFUSED, &why);
+            return;
+        }
+        let Some((old, rival)) = self.links.rival(peer) else { return self.link(ready) };
+        let (now, run) = (self.clock.now().time, rival.origin);
+        match self.contests.begin(now, run, ready) {
+            Ok(()) => self.handle(Input::Hint(old)),
+            Err(ready) => {
+                let why = "another run of this disk came before, and is being looked at";
+                close::close(&ready.connection, DUPLICATE, why);
+            }
+        }
+    }
+
+    /// The old run of a disk answers: the new one is a copy.
+    fn on_pong(&mut self, link: LinkId, pong: Ping) {
+        let Some((old, _)) = self.links.peer(link) else { return };
+        let Some(copy) = self.contests.answered(old, Time::from_micros(pong.sent_micros)) else {
+            return;
+        };
+        let why = duplicate(old, &copy.peer);
+        close::close(&copy.connection, DUPLICATE_DISK, &why);
+        self.log(Severity::Error, format!("{why} It is at {}.", copy.connection.remote_address()));
+    }
+
+    fn link(&mut self, ready: Ready) {
         let Admission::Link(link, peer, old) = self.links.admit(ready, &self.doors) else { return };
         if let Some(old) = old {
             self.handle(Input::LinkDown(old));
@@ -315,10 +376,14 @@ impl Driver {
         self.handle(Input::LinkUp(link, peer));
     }
 
-    fn on_link_lost(&mut self, link: LinkId, why: &str) {
+    fn on_link_lost(&mut self, link: LinkId, lost: &Lost) {
         // A link that was closed here is not there any more, and the replica knows.
-        if self.links.peer(link).is_some() {
-            self.tell_end(link, "lost", why);
+        if let Some((peer, _)) = self.links.peer(link) {
+            if lost.code == Some(DUPLICATE_DISK) {
+                let line = format!("{} refused this server: {}", peer.slot, lost.why);
+                self.log(Severity::Error, line);
+            }
+            self.tell_end(link, "lost", &lost.why);
             self.links.close(link, DONE, "");
             self.handle(Input::LinkDown(link));
         }

@@ -126,6 +126,7 @@ impl Dialler {
             return Err("linked meanwhile".into());
         }
         let address = resolve(&self.to.addr, self.endpoint.local_addr().ok()).await?;
+        self.endpoint.expect_peer(self.to.name.as_str(), address);
         let dialled = self.endpoint.dial_peer(address, LIMIT).await;
         let (connection, identity) = dialled.map_err(|error| error.to_string())?;
         if identity.slot != self.to.name {

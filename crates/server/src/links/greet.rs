@@ -52,8 +52,8 @@ pub(crate) struct Greeter {
     pub(crate) me: Arc<Identity>,
     pub(crate) origin: Origin,
     pub(crate) addr: Arc<str>,
-    /// Of this server's disk, as the run began.
-    pub(crate) standing: Standing,
+    /// Of this server's disk, as it is known now.
+    pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) servers: Arc<[ServerAddr]>,
     pub(crate) gates: Arc<BTreeMap<Slot, Gate>>,
     pub(crate) doors: Doors,
@@ -150,7 +150,7 @@ impl Greeter {
             origin: self.origin,
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             addr: self.addr.to_string(),
-            standing: self.standing,
+            standing: *self.standing.borrow(),
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);

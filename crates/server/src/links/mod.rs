@@ -3,9 +3,12 @@
 //! Both sides dial, for ever. Of two connections made at the same moment the side with the smaller
 //! [`ServerId`] takes one, and says hello on the other only if that one fails (`greet`): so none is
 //! made only to be dropped. Should both be ready all the same, both sides keep the one that the
-//! smaller dialled. Any other newcomer replaces the old link at once, since whoever dials has no
-//! link (it was restarted, or it lost the connection before this side noticed) or a new certificate.
+//! smaller dialled. Another connection of the run that is linked replaces the link at once, since
+//! whoever dials has no link (it lost the connection before this side noticed) or a new certificate.
+//! So does a newer disk of the slot; an older one is refused before it touches anything. Another run
+//! of the same disk waits until the old one is known to be dead ([`contest`]).
 
+mod contest;
 mod dial;
 mod greet;
 mod streams;
@@ -16,12 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chatty_core::frame::Class;
-use chatty_core::id::{LinkId, ServerId, Slot};
+use chatty_core::id::{LinkId, Origin, ServerId, Slot};
 use chatty_core::io::Peer;
 use chatty_core::session::ServerAddr;
 use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
+pub(crate) use contest::{Contests, duplicate};
 pub(crate) use dial::{Dialler, PARALLEL};
 pub(crate) use greet::{Gate, GreetError, Greeter, Ready};
 
@@ -73,6 +77,26 @@ impl Links {
     /// Tells a dialler whether the server is linked.
     pub(crate) fn watch(&self, slot: &Slot) -> Option<watch::Receiver<Linked>> {
         self.linked.get(slot).map(watch::Sender::subscribe)
+    }
+
+    /// The link to another run of the same disk.
+    pub(crate) fn rival(&self, peer: &Peer) -> Option<(LinkId, &Peer)> {
+        let rival = |link: &Link| {
+            link.peer.slot == peer.slot
+                && link.peer.server == peer.server
+                && link.peer.origin != peer.origin
+        };
+        self.live.iter().find(|(_, link)| rival(link)).map(|(id, link)| (*id, &link.peer))
+    }
+
+    /// All of them.
+    pub(crate) fn ids(&self) -> Vec<LinkId> {
+        self.live.keys().copied().collect()
+    }
+
+    /// The run of a slot that is linked.
+    pub(crate) fn run(&self, slot: &Slot) -> Option<Origin> {
+        self.live.values().find(|link| link.peer.slot == *slot).map(|link| link.peer.origin)
     }
 
     /// Takes a connection as the link to its server, or closes it.

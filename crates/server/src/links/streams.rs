@@ -12,7 +12,7 @@ use chatty_net::{Connection, FrameReader, RecvStream};
 use tokio::task::JoinSet;
 
 use super::greet::Streams;
-use crate::close::{self, PROTOCOL};
+use crate::close::{self, Lost, PROTOCOL};
 use crate::driver::inbox::{Doors, Event};
 use crate::driver::queue::Queue;
 
@@ -56,7 +56,7 @@ pub(super) fn start(
         let why = connection.closed().await;
         while readers.join_next().await.is_some() {}
         // If the task is gone, nobody needs to know.
-        let _ = doors.pass(Event::LinkLost(id, close::reason(&why)), 0).await;
+        let _ = doors.pass(Event::LinkLost(id, Lost::of(&why)), 0).await;
     });
     queues
 }

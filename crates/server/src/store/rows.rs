@@ -85,8 +85,11 @@ pub(super) fn read_place(bytes: &[u8]) -> Result<Key, StoreError> {
 }
 
 /// 32 bytes that sort as keys do.
-pub(super) fn key_bytes(key: Key) -> [u8; 32] {
-    let mut bytes = [0; 32];
+/// A [`Key`] as bytes that sort as it does.
+pub(super) const KEY_BYTES: usize = 32;
+
+pub(super) fn key_bytes(key: Key) -> [u8; KEY_BYTES] {
+    let mut bytes = [0; KEY_BYTES];
     bytes[..8].copy_from_slice(&key.hlc.bits().to_be_bytes());
     bytes[8..24].copy_from_slice(&key.origin.to_bytes());
     bytes[24..].copy_from_slice(&key.seq.to_be_bytes());

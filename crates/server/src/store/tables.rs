@@ -25,7 +25,7 @@ pub(super) struct Tables {
     pub(super) log: Keyspace,
     /// (room, key) → nothing: each room's timeline.
     pub(super) tl: Keyspace,
-    /// (mid, account, room) → the smallest key of that identity.
+    /// (mid, account, room) → the keys of that identity, the smallest first.
     pub(super) mid: Keyspace,
     /// Registers.
     pub(super) reg: Keyspace,

@@ -7,7 +7,8 @@ use chatty_core::event::{Event, Identity, Join, Msg, Topic};
 use chatty_core::id::{AccountId, Mid, RoomId, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
-use chatty_core::store::{Entry, Row, SlotHolder, Sum, View};
+use chatty_core::session::Line;
+use chatty_core::store::{Entry, Row, Rows, SlotHolder, Sum, View};
 use chatty_core::time::{Hlc, Key};
 use chatty_core::vector::Vector;
 use proptest::prelude::*;
@@ -20,7 +21,7 @@ use super::*;
 struct Memory {
     events: BTreeMap<(Log, u64), Entry>,
     places: BTreeSet<(RoomId, Key)>,
-    first: BTreeMap<Identity, Key>,
+    keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
@@ -36,10 +37,10 @@ impl Memory {
                 Row::Event(e) | Row::Void(e) => {
                     self.events.insert((e.log, e.event.seq), e);
                 }
-                Row::ForgetKey(identity) => drop(self.first.remove(&identity)),
+                Row::ForgetKey(identity) => drop(self.keys.remove(&identity)),
                 Row::Place(room, key) => drop(self.places.insert((room, key))),
                 Row::Unplace(room, key) => drop(self.places.remove(&(room, key))),
-                Row::FirstKey(identity, key) => drop(self.first.insert(identity, key)),
+                Row::Keys(identity, keys) => drop(self.keys.insert(identity, keys)),
                 Row::Register(key, value) => drop(self.registers.insert(key, value)),
                 Row::Sum(room, sum) => drop(self.sums.insert(room, sum)),
                 Row::Disk(server, log, upto) => drop(self.disks.insert((server, log), upto)),
@@ -85,22 +86,22 @@ impl View for Memory {
         let range = (room, Key::MIN)..(room, below);
         Ok(self.places.range(range).rev().take(limit).map(|(_, key)| *key).collect())
     }
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
-        Ok(self.first.get(identity).copied())
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
+        Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }
     fn identities(
         &self,
         after: Option<&Identity>,
         upto_ms: u64,
         limit: usize,
-    ) -> Result<Vec<(Identity, Key)>, StoreError> {
+    ) -> Result<Vec<(Identity, Vec<Key>)>, StoreError> {
         let place = |identity: &Identity| (identity.mid, identity.account, identity.room);
-        let mut found: Vec<(Identity, Key)> = self
-            .first
+        let mut found: Vec<(Identity, Vec<Key>)> = self
+            .keys
             .iter()
             .filter(|(identity, _)| identity.mid.unix_ms() <= upto_ms)
             .filter(|(identity, _)| after.is_none_or(|after| place(identity) > place(after)))
-            .map(|(identity, key)| (*identity, *key))
+            .map(|(identity, keys)| (*identity, keys.clone()))
             .collect();
         found.sort_by_key(|(identity, _)| place(identity));
         found.truncate(limit);
@@ -264,6 +265,38 @@ proptest! {
         assert_same(&mut store, &memory);
         drop(store);
         assert_same(&mut FjallStore::open(&folder.path().join("db")).unwrap(), &memory);
+    }
+}
+
+/// What a client with that cursor is told of the logs 1 and 2.
+fn told(store: &FjallStore, cursor: &[(u128, u64)]) -> Vec<Key> {
+    let cursor: Vector = cursor.iter().map(|(n, upto)| (log(*n), *upto)).collect();
+    let within = Arc::new([(log(1), 1), (log(2), 1)].into_iter().collect());
+    let rooms = [RoomId::new(0)].into();
+    let since = Query::Since { cursor, within, rooms, scan_max: 99, bytes_max: usize::MAX };
+    let Rows::Since(lines) = store.reader().read(&since).unwrap() else { panic!("{since:?}") };
+    lines.iter().map(Line::key).collect()
+}
+
+#[test]
+fn a_client_is_not_told_a_message_that_it_has_under_another_key() {
+    let one = |log, stamp_gap| DraftBatch {
+        events: vec![Draft { log, stamp_gap, room: 0, actor: 1, mid: 7, kind: 5 }],
+        disks: Vec::new(),
+        slot: None,
+    };
+    // Said at 1, cut off then, and said again at 2; either may come here first.
+    let (first, again) = (one(1, 1), one(2, 5));
+    for order in [[first.clone(), again.clone()], [again, first]] {
+        let folder = TempDir::new().unwrap();
+        let mut store = FjallStore::open(folder.path()).unwrap();
+        for batch in batches(&order) {
+            store.commit(&batch).unwrap();
+        }
+        let first = Key { hlc: Hlc::from_bits(1), origin: Origin::new(1), seq: 1 };
+        assert_eq!(told(&store, &[]), [first], "once, in its place");
+        assert_eq!(told(&store, &[(2, 1)]), [], "it saw the second and forgot which it was");
+        assert_eq!(told(&store, &[(1, 1)]), [], "it saw the first");
     }
 }
 

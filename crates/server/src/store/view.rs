@@ -11,8 +11,8 @@ use chatty_core::time::Key;
 use fjall::{Keyspace, Readable, Snapshot, UserValue};
 
 use super::rows::{
-    event_key, event_seq, identity_key, place_key, read_event, read_identity, read_key, read_place,
-    read_register, read_slot, read_sum, register_key, slot_key, sum_key,
+    KEY_BYTES, event_key, event_seq, identity_key, place_key, read_event, read_identity, read_key,
+    read_place, read_register, read_slot, read_sum, register_key, slot_key, sum_key,
 };
 use super::tables::{Tables, store_error};
 
@@ -72,12 +72,11 @@ impl View for Frozen<'_> {
         newest_first.map(|row| read_place(&row.key().map_err(store_error)?)).collect()
     }
 
-    fn first_key(&self, identity: &Identity) -> Result<Option<Key>, StoreError> {
+    fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
         let Some(value) = self.get(&self.tables.mid, identity_key(identity))? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
-        read_key(&value).map(Some).ok_or_else(bad)
+        read_keys(identity, &value)
     }
 
     fn identities(
@@ -85,7 +84,7 @@ impl View for Frozen<'_> {
         after: Option<&Identity>,
         upto_ms: u64,
         limit: usize,
-    ) -> Result<Vec<(Identity, Key)>, StoreError> {
+    ) -> Result<Vec<(Identity, Vec<Key>)>, StoreError> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(identity_key(after)));
         let rows = self.at.range(&self.tables.mid, (from, Bound::Unbounded));
         let mut found = Vec::new();
@@ -95,9 +94,7 @@ impl View for Frozen<'_> {
             if identity.mid.unix_ms() > upto_ms {
                 break;
             }
-            let bad =
-                || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
-            found.push((identity, read_key(&value).ok_or_else(bad)?));
+            found.push((identity, read_keys(&identity, &value)?));
         }
         Ok(found)
     }
@@ -120,4 +117,9 @@ impl View for Frozen<'_> {
         let bad = || StoreError::Corrupt(format!("the holder of slot {slot} does not parse"));
         read_slot(&key, &value).map(Some).ok_or_else(bad)
     }
+}
+
+fn read_keys(identity: &Identity, value: &[u8]) -> Result<Vec<Key>, StoreError> {
+    let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
+    value.chunks(KEY_BYTES).map(|key| read_key(key).ok_or_else(bad)).collect()
 }

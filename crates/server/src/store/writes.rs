@@ -60,8 +60,9 @@ impl<'a> Writes<'a> {
             Row::Unplace(room, key) => {
                 self.places.insert(place_key(*room, *key), Change::Remove);
             }
-            Row::FirstKey(identity, key) => {
-                self.once.insert(&tables.mid, identity_key(identity), key_bytes(*key));
+            Row::Keys(identity, keys) => {
+                let keys: Vec<u8> = keys.iter().flat_map(|key| key_bytes(*key)).collect();
+                self.once.insert(&tables.mid, identity_key(identity), keys);
             }
             Row::Register(key, value) => {
                 self.once.insert(&tables.reg, register_key(key), register_value(value));
