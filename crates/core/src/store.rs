@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::event::{Event, Identity, first_eight};
-use crate::id::{AccountId, Generation, Log, RoomId, ServerId, Slot};
+use crate::id::{AccountId, Generation, Log, Mid, RoomId, ServerId, Slot};
 use crate::io::Standing;
 use crate::register::{Register, RegisterKey, write_of};
 use crate::scrub;
@@ -417,7 +417,7 @@ const SWEEP_STEP: usize = 256;
 
 /// Whether a message is below its room's floor.
 fn is_below(floors: &Floors, event: &Event) -> bool {
-    floors.get(&event.room).is_some_and(|floor| event.mid.unix_ms() <= *floor)
+    floors.get(&event.room).is_some_and(|floor| is_below_floor(event.mid, *floor))
 }
 
 fn void(entry: &Entry) -> Entry {
@@ -470,7 +470,7 @@ impl<V: View> Plan<'_, V> {
         let last = found.last().map(|(identity, _)| *identity);
         for (identity, keys) in found {
             let room = identity.room;
-            if floors.get(&room).is_none_or(|floor| identity.mid.unix_ms() > *floor) {
+            if floors.get(&room).is_none_or(|floor| !is_below_floor(identity.mid, *floor)) {
                 continue;
             }
             self.rows.push(Row::ForgetKey(identity));
@@ -495,7 +495,7 @@ impl<V: View> Plan<'_, V> {
         let Some(identity) = entry.event.identity() else { return Ok(Outcome::NoMessage) };
         let key = entry.event.key(entry.log.origin);
         let room = identity.room;
-        if identity.mid.unix_ms() <= self.floor_ms(room)? {
+        if is_below_floor(identity.mid, self.floor_ms(room)?) {
             return Ok(Outcome::Below);
         }
         let held = match self.first.get(&identity) {
@@ -564,9 +564,14 @@ fn floor_of(register: Option<&Register>) -> u64 {
     }
 }
 
+/// Whether a message of that id is below a room's floor; 0: there is none.
+pub(crate) const fn is_below_floor(mid: Mid, floor_ms: u64) -> bool {
+    floor_ms > 0 && mid.unix_ms() <= floor_ms
+}
+
 /// Whether a line is to be shown: an event of its room that is no message, or one above the floor.
 pub(crate) fn is_kept(event: &Event, floor_ms: u64) -> bool {
-    event.identity().is_none_or(|identity| identity.mid.unix_ms() > floor_ms)
+    event.identity().is_none_or(|identity| !is_below_floor(identity.mid, floor_ms))
 }
 
 /// Answers a query.

@@ -123,7 +123,10 @@ impl Replica {
         if cost > 0
             && let Err(item) = self.pay(now, id, asked, cost)
         {
-            self.answer(id, item);
+            match request {
+                Request::Send(send) => self.refuse_message(now, id, send.mid, item),
+                _ => self.answer(id, item),
+            }
             return;
         }
         let result = match request {

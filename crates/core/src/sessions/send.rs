@@ -20,7 +20,7 @@ use crate::replica::Replica;
 use crate::session::{
     Code, Item, Level, Line, Replicated, Send, Sent, Target, check_room, check_text,
 };
-use crate::store::Query;
+use crate::store::{Query, is_below_floor};
 use crate::time::{Key, Now};
 
 /// A message refused as busy is waited for so long after the time it was told to come again.
@@ -40,7 +40,7 @@ impl Replica {
 
     /// A message that is to be sent again later keeps its place: those behind it that are under
     /// way already are refused as well, until it comes or its sender must have given it up.
-    fn refuse_message(&mut self, now: Now, id: SessionId, mid: Mid, item: Item) {
+    pub(super) fn refuse_message(&mut self, now: Now, id: SessionId, mid: Mid, item: Item) {
         if let (Item::Refused(refused), Some(session)) = (&item, self.sessions.all.get_mut(&id))
             && refused.code == Code::Busy
             && session.awaited.is_none_or(|(first, until)| mid <= first || until <= now.time)
@@ -126,7 +126,7 @@ impl Replica {
 
     /// A message of an id below the room's floor would be gone at once, and may have been there.
     fn check_kept(&self, request: RequestId, room: RoomId, mid: Mid) -> Result<(), Item> {
-        if mid.unix_ms() > self.rooms.floor_ms(room) {
+        if !is_below_floor(mid, self.rooms.floor_ms(room)) {
             return Ok(());
         }
         let why = "the message is older than what this room keeps";
