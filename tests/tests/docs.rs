@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use chatty_tests::{Block, Ports, code_blocks, programs, repository};
@@ -122,6 +123,38 @@ fn links_between_the_documents_lead_somewhere() {
 fn two_tests_never_share_ports() {
     let (one, two) = (Ports::take(), Ports::take());
     assert_ne!(one.base(), two.base());
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Every name of a test in the page is one of a test that there is.
+#[test]
+fn the_guarantees_name_tests_that_exist() {
+    let page = read("docs/guarantees.md");
+    let is_name = |text: &&str| {
+        text.contains('_') && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() >= 15, "{named:?}");
+    let sources: String = ["crates", "tests", "simulations"]
+        .iter()
+        .flat_map(|folder| rust_files(&repository().join(folder)))
+        .map(|file| fs::read_to_string(file).expect("it is there"))
+        .collect();
+    for name in named {
+        assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! A server whose clock is off takes no writes, goes on reading and replicating, and takes writes
+//! again when it is mended; nobody follows its clock. The clock of one server alone is moved, with
+//! libfaketime (on Debian: `apt-get install faketime`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chatty_tests::{LONG, TestCluster, eventually, key, repository, text};
+use serde_json::Value;
+
+const ROOM: &str = "lobby";
+
+/// The clock of one server's process.
+struct Clock(PathBuf);
+
+impl Clock {
+    /// Starts the server with a clock that can be moved.
+    fn start(cluster: &TestCluster, server: &str) -> Self {
+        let clock = Self(cluster.folder().join("clock"));
+        clock.is_off_by(0);
+        let done = Command::new(repository().join("scripts/cluster"))
+            .args(["start", server, "--dir"])
+            .arg(cluster.dir())
+            .env("LD_PRELOAD", library())
+            .env("FAKETIME_TIMESTAMP_FILE", &clock.0)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .stdin(Stdio::null())
+            .status();
+        assert!(done.is_ok_and(|status| status.success()), "{server} starts");
+        clock
+    }
+
+    /// Moves it by so many seconds from the right time.
+    fn is_off_by(&self, seconds: i64) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, format!("{seconds:+}\n")).expect("written");
+        fs::rename(&new, &self.0).expect("in its place at once");
+    }
+}
+
+fn library() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let found = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    found
+        .chain([PathBuf::from("/usr/local/lib/faketime/libfaketime.so.1")])
+        .find(|path| Path::exists(path))
+        .expect("libfaketime is missing; on Debian: apt-get install faketime")
+}
+
+/// The milliseconds in a message's place.
+fn stamp_ms(message: &Value) -> u64 {
+    u64::from_str_radix(key(message).get(..12).unwrap_or_default(), 16).expect("a stamp")
+}
+
+fn state(cluster: &TestCluster, server: &str, wanted: &str) {
+    eventually(&format!("{server} is {wanted}"), LONG, || {
+        let status = cluster.status_of(server);
+        (status["state"] == wanted).then_some(()).ok_or_else(|| status.to_string())
+    });
+}
+
+#[test]
+fn a_server_whose_clock_is_off_takes_no_writes_until_it_is_mended_and_nobody_follows_it() {
+    const YEAR: i64 = 365 * 86_400;
+    let cluster = TestCluster::up(3);
+    cluster.ok(&["stop", "s3"]);
+    let clock = Clock::start(&cluster, "s3");
+    cluster.wait_linked();
+    let ann = cluster.person("ann").on("s3");
+    let mut said = vec!["before".to_owned()];
+    assert_eq!(ann.say(ROOM, "before")["server"], "s3");
+
+    for off in [10, -10, 3600, -3600, YEAR, -YEAR] {
+        clock.is_off_by(off);
+        state(&cluster, "s3", "clock off");
+        let words = format!("while it is {off} s off");
+        let receipt = ann.say(ROOM, &words);
+        assert_ne!(receipt["server"], "s3", "{off}: another server takes it: {receipt}");
+        assert_eq!(receipt["level"], "replicated", "{off}: {receipt}");
+        said.push(words.clone());
+        eventually("s3 goes on replicating, and is read", LONG, || {
+            let history = ann.ok(&["history", ROOM, "--last", "1"]);
+            let last = history.last().map(text) == Some(words.as_str());
+            last.then_some(()).ok_or_else(|| format!("{history:?}"))
+        });
+
+        clock.is_off_by(0);
+        state(&cluster, "s3", "ready");
+        let words = format!("after it was {off} s off");
+        assert_eq!(ann.say(ROOM, &words)["server"], "s3", "{off}: it takes writes again");
+        said.push(words);
+    }
+
+    let history = cluster.one_history(ROOM);
+    assert_eq!(history.iter().map(text).collect::<Vec<_>>(), said, "in the order they were said");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as u64;
+    for message in &history {
+        let ms = stamp_ms(message);
+        assert!(ms <= now + 2000 && now < ms + 600_000, "{now}: a stamp is wrong: {message}");
+    }
+}
