@@ -207,18 +207,6 @@ pub fn note_complete(complete: bool, unreachable: &[chatty_core::id::Slot]) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_of_day_wrap_around_midnight() {
-        assert_eq!(time_of_day(0, 0), "00:00:00");
-        assert_eq!(time_of_day(86_399_000, 61), "01:00:59");
-        assert_eq!(time_of_day(0, -90), "22:30:00");
-    }
-}
-
 /// How long messages are kept, in words.
 pub fn kept(keep: Retention) -> String {
     const DAY_MS: u64 = 86_400_000;
@@ -232,5 +220,17 @@ pub fn kept(keep: Retention) -> String {
         (None, None) => "everything".into(),
         (Some(age), Some(count)) => format!("{age}, and {count} at most"),
         (one, other) => one.or(other).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_day_wrap_around_midnight() {
+        assert_eq!(time_of_day(0, 0), "00:00:00");
+        assert_eq!(time_of_day(86_399_000, 61), "01:00:59");
+        assert_eq!(time_of_day(0, -90), "22:30:00");
     }
 }

@@ -140,7 +140,8 @@ impl Replica {
             return false;
         };
         match rows {
-            Rows::Oldest(Some(ms)) => self.set_floor(now, room, *ms, 0),
+            // Those of the same millisecond stay, too.
+            Rows::Oldest(Some(ms)) => self.set_floor(now, room, ms.saturating_sub(1), 0),
             Rows::Failed(why) => {
                 self.log(Severity::Error, format!("could not check what {room} keeps: {why}"));
             }

@@ -327,11 +327,11 @@ pub enum Query {
     },
     /// A message by its identity.
     Message(Identity),
-    /// When a room's message was said that is the oldest to go if so many are kept.
+    /// When a room's message was said that is the oldest to stay if so many are kept.
     Oldest {
         /// Of which room.
         room: RoomId,
-        /// How many are kept.
+        /// How many are kept; 1 or more.
         keep: u64,
     },
     /// A piece of everything, read again.
@@ -617,11 +617,11 @@ pub fn answer<V: View>(view: &V, query: &Query) -> Result<Rows, V::Error> {
     })
 }
 
-/// When the message was said that is just too old if the newest `keep` are kept.
+/// When the message was said that just stays if the newest `keep` are kept.
 fn oldest<V: View>(view: &V, room: RoomId, keep: u64) -> Result<Option<u64>, V::Error> {
-    let limit = usize::try_from(keep).unwrap_or(usize::MAX).saturating_add(1);
+    let limit = usize::try_from(keep).unwrap_or(usize::MAX);
     let places = view.places(room, Key::MAX, limit)?;
-    let Some(key) = places.get(limit - 1) else { return Ok(None) };
+    let Some(key) = places.last().filter(|_| places.len() == limit) else { return Ok(None) };
     Ok(line(view, *key)?.map(|line| line.event.mid.unix_ms()))
 }
 
