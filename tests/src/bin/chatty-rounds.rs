@@ -26,7 +26,7 @@ struct Arguments {
     /// Draws moments and victims; printed at the beginning. Default: the time.
     #[arg(long, global = true)]
     seed: Option<u64>,
-    /// For the cluster and what is kept; must not exist. Default: target/rounds/<mode>-<seed>.
+    /// For the cluster and what is kept; must not exist. Default: target/rounds/MODE-SEED.
     #[arg(long, global = true)]
     folder: Option<PathBuf>,
     /// UDP port of the first of three servers on 127.0.0.1. Default: free ones are looked for.

@@ -1,7 +1,7 @@
 //! Rounds of real processes under one fault each, held against the promises by the history checker.
 //!
-//! A round has rooms of its own, clients on each server ([`crowd`]) whose every word is written
-//! down ([`recorder`]), one fault, and its end: everything replicated, all servers the same, every
+//! A round has rooms of its own, clients on each server (`crowd`) whose every word is written
+//! down (`recorder`), one fault, and its end: everything replicated, all servers the same, every
 //! timeline read from every server. [`strikes`] has the faults that processes on one machine can
 //! have, [`partition`] the one that needs networks of their own. What is needed to look into a
 //! round that broke a promise stays in a folder.
