@@ -34,6 +34,8 @@ fn what_a_room_does_not_keep_is_gone_everywhere_and_does_not_come_back() {
     // Whoever is no op decides nothing.
     let refused = cluster.person("bob").on("s2").refused(&["keep", ROOM, "--messages", "1"]);
     assert!(refused.contains("only the founder and ops"), "{refused}");
+    let refused = ann.refused(&["keep", ROOM, "--messages", "18446744073709551615"]);
+    assert!(refused.contains("a room keeps at most"), "{refused}");
     ann.ok(&["keep", ROOM, "--messages", "20"]);
 
     eventually("the newest are left on every server, and they agree", LONG, || {

@@ -260,6 +260,9 @@ bodies! {
     }
 }
 
+/// A room that keeps a number of messages keeps at most so many: setting a floor reads their places.
+pub const KEEP_MESSAGES_MAX: u64 = 1_000_000;
+
 /// How long a room's messages are kept; zero: for ever.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Body, Floor, Retention, first_eight};
+use crate::event::{Body, Floor, KEEP_MESSAGES_MAX, Retention, first_eight};
 use crate::id::{AccountId, Mid, ReadToken, RoomId, Slot};
 use crate::io::{Output, Severity};
 use crate::replica::Replica;
@@ -119,13 +119,16 @@ impl Replica {
                 continue;
             }
             let Retention { age_ms, messages } = keep;
+            let messages = messages.min(KEEP_MESSAGES_MAX);
             if age_ms > 0 {
                 let floor = self.clock.told_ms(now).saturating_sub(age_ms);
                 // Not for every message, but when a good part of the age has passed.
                 self.set_floor(now, room, floor, age_ms / 64);
             }
             // Some more than are kept may gather.
-            if messages > 0 && self.rooms.sum(room).messages > messages + messages / 16 {
+            if messages > 0
+                && self.rooms.sum(room).messages > messages.saturating_add(messages / 16)
+            {
                 let token = self.sessions.verify_read();
                 self.retaining.reading = Some((token, room));
                 self.say(Output::Read(token, Query::Oldest { room, keep: messages }));

@@ -245,6 +245,11 @@ impl Running {
                 store::note_damage(&self.data.database(), &why)?;
                 Err(RunError::Damaged(why))
             }
+            Ok(Err(Ended::DamagedAtEnd(why))) => {
+                store::note_damage(&self.data.database(), &why)?;
+                tracing::warn!("stopped; the damage is cut out at the next start");
+                Ok(())
+            }
             Err(panic) => Err(RunError::Failed(format!("a fault in the program: {panic}"))),
         }
     }

@@ -193,7 +193,10 @@ impl Broadcast {
     /// How many events of this run's log are not known to be on that server's disk.
     pub fn missing_on(&self, slot: &Slot) -> u64 {
         let held = self.logs.get(&self.own).map_or(0, super::LogState::held);
-        held.saturating_sub(self.on_disk_of(slot, self.own))
+        // Also on a disk that counts for nothing else: what it announced of this run is there.
+        let holder = self.slots.get(slot).map(|holder| holder.server);
+        let disk = holder.and_then(|server| self.disks.get(&server));
+        held.saturating_sub(disk.and_then(|disk| disk.get(&self.own)).copied().unwrap_or(0))
     }
 
     /// Who holds each slot, as far as this server knows.

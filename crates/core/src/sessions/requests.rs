@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::deliver::RoomLine;
 use super::{Answer, Phase, Queued, View, busy, rate, refusal, size};
-use crate::event::{Body, Join, Keep, Kick, Leave, Mark, Rank, Role, Topic};
+use crate::event::{Body, Join, KEEP_MESSAGES_MAX, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
 use crate::register::{Membership, RegisterKey};
@@ -483,6 +483,10 @@ impl Replica {
     ) -> Result<(), (Code, String)> {
         let room = self.known_room(&keep.room)?;
         self.check_op(id, room, &keep.room)?;
+        if keep.keep.messages > KEEP_MESSAGES_MAX {
+            let why = format!("a room keeps at most {KEEP_MESSAGES_MAX} messages, or all of them");
+            return Err((Code::Invalid, why));
+        }
         let body = Body::Keep(Keep { nick: self.name_of(self.account(id)), keep: keep.keep });
         self.write(now, id, RegisterKey::Keep(room), room, &body)?;
         self.answer(id, Item::Done(Plain { request: keep.request }));

@@ -70,12 +70,10 @@ impl Replica {
             return false;
         };
         let (session, request) = (task.session, task.request);
-        if !self.sessions.all.contains_key(&session) {
-            self.sessions.verifying = None;
-            return true;
-        }
+        let gone = !self.sessions.all.contains_key(&session);
         let piece = match rows {
             Rows::Scrubbed(piece) => piece.clone(),
+            // If that is damage, the driver knows it: it may as well be a disk without room.
             Rows::Failed(why) => Piece { damage: Some(why.clone()), ..Piece::default() },
             _ => Piece {
                 damage: Some("the disk answered another question".into()),
@@ -84,6 +82,10 @@ impl Replica {
         };
         task.events += piece.events;
         let events = task.events;
+        if gone && piece.damage.is_none() {
+            self.sessions.verifying = None; // nobody waits for it any more
+            return true;
+        }
         if let (Some(at), None) = (piece.next, &piece.damage) {
             if now.time.since(task.told_at) >= PROGRESS {
                 task.told_at = now.time;
@@ -97,7 +99,7 @@ impl Replica {
         let damage = piece.damage;
         let verified = Verified { request, events, done: true, damage: damage.clone() };
         self.deliver_answer(vec![session], Item::Verified(verified));
-        if let Some(why) = damage {
+        if let (Some(why), Rows::Scrubbed(_)) = (damage, rows) {
             self.log(Severity::Error, format!("DAMAGED: {why}"));
             self.say(Output::Damaged(why));
         }

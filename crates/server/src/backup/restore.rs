@@ -21,6 +21,8 @@ use crate::store::FjallStore;
 const UNFINISHED: &str = "db.new";
 /// The data folder's own file.
 const IDENTITY: &str = "identity.toml";
+/// What stands beside the database.
+const HIGH: &str = "db.high";
 
 /// Restores a backup into the empty data folder of a server that is new: its certificate was
 /// issued for it, or is issued here by the authority in the cluster's folder. The backup is checked
@@ -98,7 +100,7 @@ fn check_empty(data: &Path) -> Result<(), BackupError> {
         let name = entry.map_err(FileError::new(data, "reading"))?.file_name();
         let name = name.to_string_lossy();
         let harmless = ["lock", "control.sock", "control.sock.new", UNFINISHED];
-        let begun = name == IDENTITY && unfinished;
+        let begun = (name == IDENTITY || name == HIGH) && unfinished;
         if !begun && !harmless.contains(&name.as_ref()) {
             return Err(BackupError::NotEmpty { data: data.to_owned(), what: name.into_owned() });
         }
@@ -116,7 +118,9 @@ fn clear(data: &Path) -> Result<(), BackupError> {
     };
     // Without the folder, the identity would be taken for a server's.
     let (identity, unfinished) = (data.join(IDENTITY), data.join(UNFINISHED));
+    let high = data.join(HIGH);
     gone(fs::remove_file(&identity), &identity)?;
+    gone(fs::remove_file(&high), &high)?;
     gone(fs::remove_dir_all(&unfinished), &unfinished)?;
     Ok(())
 }

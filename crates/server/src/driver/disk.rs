@@ -96,7 +96,12 @@ fn write(mut store: FjallStore, jobs: &Receiver<Write>, doors: &Doors) {
         let mut told = String::new();
         let mut wait = RETRY_MIN;
         loop {
-            match store.commit(&batch) {
+            // The database is not made for damaged files: it may give up in the middle.
+            let written =
+                catch_unwind(AssertUnwindSafe(|| store.commit(&batch))).unwrap_or_else(|_| {
+                    Err(StoreError::Corrupt("the database gave up writing".into()))
+                });
+            match written {
                 Ok(done) => {
                     doors.tell(Event::Input(Input::Persisted(token, done)));
                     break;

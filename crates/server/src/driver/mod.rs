@@ -95,6 +95,8 @@ pub(crate) struct Driver {
     brief: BTreeMap<Slot, Origin>,
     /// What is wrong with the database.
     damage: Option<String>,
+    /// Whether somebody told it to stop.
+    asked_to_stop: bool,
 }
 
 /// Why a run ended before it was told to stop.
@@ -102,6 +104,8 @@ pub(crate) struct Driver {
 pub(crate) enum Ended {
     /// The database is damaged: it has to be mended before the next run.
     Damaged(String),
+    /// The same, found while it was stopping: there is no next run for now.
+    DamagedAtEnd(String),
     /// It cannot go on.
     Failed(String),
 }
@@ -148,6 +152,7 @@ impl Driver {
             lines: BTreeMap::new(),
             brief: BTreeMap::new(),
             damage: None,
+            asked_to_stop: false,
         })
     }
 
@@ -181,7 +186,11 @@ impl Driver {
         if self.writing == Writing::No {
             self.disk.stop();
         }
-        self.damage.map_or(Ok(()), |why| Err(Ended::Damaged(why)))
+        match self.damage {
+            Some(why) if self.asked_to_stop => Err(Ended::DamagedAtEnd(why)),
+            Some(why) => Err(Ended::Damaged(why)),
+            None => Ok(()),
+        }
     }
 
     /// When the replica, or a stop, has something to do; soon, for the watchdog to see.
@@ -276,6 +285,7 @@ impl Driver {
             }
             Event::Ask(ask) => self.on_ask(ask),
             Event::Stop => {
+                self.asked_to_stop = true;
                 if let Stage::Running = self.stage {
                     tracing::info!("stopping");
                     self.stop();

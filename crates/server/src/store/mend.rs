@@ -94,11 +94,12 @@ pub fn mend(folder: &Path) -> Result<Mended, StoreError> {
 /// # Errors
 /// The new database's.
 fn copy(from: &Path, to: &mut FjallStore) -> Result<bool, StoreError> {
-    let Ok(tables) = Tables::open(from) else { return Ok(false) };
-    let view = Frozen::now(&tables);
-    for log in logs(&tables) {
-        copy_log(&view, log, to)?;
-    }
+    let tables = match Tables::open(from) {
+        Ok(tables) => tables,
+        // The disk itself fails, or has no room: that proves nothing about what is on it.
+        Err(error @ StoreError::Io(_)) => return Err(error),
+        Err(_) => return Ok(false),
+    };
     let slots = tables.db.snapshot().prefix(&tables.meta, [tag::SLOT]).map_while(|row| {
         let (key, value) = row.into_inner().ok()?;
         read_slot(&key, &value)
@@ -108,6 +109,10 @@ fn copy(from: &Path, to: &mut FjallStore) -> Result<bool, StoreError> {
     to.commit(&Batch { slots: slots.collect(), standing, ..Batch::default() })?;
     if let Ok(Some(run)) = tables.meta.get(tag::RUN) {
         to.put_run(&run)?;
+    }
+    let view = Frozen::now(&tables);
+    for log in logs(&tables) {
+        copy_log(&view, log, to)?;
     }
     Ok(true)
 }
@@ -139,7 +144,11 @@ fn copy_log(view: &Frozen<'_>, log: Log, to: &mut FjallStore) -> Result<(), Stor
         let read = view.events(log, next, next.saturating_add(COPY_EVENTS - 1), COPY_BYTES);
         // One at a time up to the damage, if a whole piece cannot be read.
         let read = read.or_else(|_| view.events(log, next, next, COPY_BYTES));
-        let Ok(entries) = read else { return Ok(()) };
+        let entries = match read {
+            Ok(entries) => entries,
+            Err(error @ StoreError::Io(_)) => return Err(error),
+            Err(_) => return Ok(()),
+        };
         let mut proved: Vec<Entry> = Vec::new();
         for entry in entries {
             let after = entry.event.chain(chain);

@@ -52,6 +52,8 @@ pub struct FjallStore {
     high: High,
     /// Bytes of the volume that are left alone.
     reserve: u64,
+    /// Whether the database was opened again after tidying up failed, and nothing was written since.
+    tried_again: bool,
 }
 
 /// Whether the database takes writes.
@@ -112,6 +114,7 @@ impl FjallStore {
             health: Health::Sound,
             high,
             reserve: 0,
+            tried_again: false,
         };
         if short && store.load()?.standing == Standing::Sound {
             let standing = Some(Standing::Lossy);
@@ -215,12 +218,15 @@ impl FjallStore {
             fjall::Error::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
                 Health::Full(Some(unsure))
             }
-            // A thread in the background had no room; this write was not begun. With room on the
-            // volume it found damage instead.
-            fjall::Error::Poisoned if self.has_room() => {
-                return StoreError::Corrupt("tidying up the database failed".into());
+            // A thread in the background failed, perhaps long ago; this write was not begun. If it
+            // fails again at once although there is room, it did not lack room but found damage.
+            fjall::Error::Poisoned if self.tried_again && self.has_room() => {
+                return StoreError::Corrupt("tidying up the database fails again and again".into());
             }
-            fjall::Error::Poisoned => Health::Full(None),
+            fjall::Error::Poisoned => {
+                self.tried_again = true;
+                Health::Full(None)
+            }
             error => Health::Unconfirmed(error.to_string()),
         };
         match &self.health {
@@ -242,6 +248,7 @@ impl FjallStore {
             return Err(self.failed(error, unsure));
         }
         self.heads.extend(unsure.heads);
+        self.tried_again = false;
         self.high.raise(events_of(&self.heads));
         Ok(unsure.done)
     }
