@@ -128,14 +128,15 @@ impl Broadcast {
         self.standing
     }
 
-    /// A disk that lost something and has fetched it again, and told all other servers, is sound.
+    /// A disk that lost something, has what all other servers hold, and told them all, is sound. What
+    /// it alone had held is lost.
     pub fn check_mended(&mut self, others: usize) {
         if self.standing == Standing::Lossy
             && self.links_told() >= others
             && self.durable.covers_all(&self.claimed())
         {
             self.set_standing(Standing::Sound);
-            let what = "what the damaged disk had lost is here again, and every server knows";
+            let what = "the damaged disk holds what all other servers hold, and counts like any other";
             self.out.push_back(Output::Log(Severity::Info, what.into()));
         }
     }
