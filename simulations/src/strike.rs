@@ -273,7 +273,11 @@ impl World {
     /// Everything that must hold once all agree.
     pub(crate) fn final_checks(&self) -> Result<(), String> {
         let first = &self.servers[0];
+        let put_back = self.counts.contains_key(&Fault::RollBack);
         for server in &self.servers {
+            if server.disk.standing() == Standing::RolledBack && !put_back {
+                return Err(format!("{} was accused, and no older disk was put back", server.slot));
+            }
             if server.disk.chains() != first.disk.chains() {
                 return Err(format!("{} and {} hold different logs", first.slot, server.slot));
             }

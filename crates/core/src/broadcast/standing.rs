@@ -136,7 +136,8 @@ impl Broadcast {
             && self.durable.covers_all(&self.claimed())
         {
             self.set_standing(Standing::Sound);
-            let what = "the damaged disk holds what all other servers hold, and counts like any other";
+            let what =
+                "the damaged disk holds what all other servers hold, and counts like any other";
             self.out.push_back(Output::Log(Severity::Info, what.into()));
         }
     }
