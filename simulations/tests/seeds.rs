@@ -16,6 +16,8 @@ const ONCE_BROKEN: &[(u64, &str)] = &[
     (101_352, "ids made from a stale idea of the server's clock, again and again"),
     (401_312, "ids that followed one just beyond what the servers allow"),
     (2515, "the same, in another mesh"),
+    (1465, "a disk was accused of being rolled back by a digest of before it said more"),
+    (1987, "the same, by the echo of a digest"),
 ];
 
 #[test]

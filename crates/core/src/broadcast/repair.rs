@@ -141,6 +141,14 @@ impl Broadcast {
         // The other end must hear it too, once, though neither sends its vector.
         let first = !from.told;
         let held: BTreeMap<Log, u64> = held.iter().collect();
+        let server = from.peer.server;
+        let more = |(log, upto): (&Log, &u64)| held.get(log).is_none_or(|held| held < upto);
+        if self.disks.get(&server).is_some_and(|disk| disk.iter().any(more)) {
+            // It announced more: the hash may be of a moment before that. Only the vector can accuse
+            // it, and another hash brings that.
+            self.send_control(link, Frame::Digest(Digest { hash: !hash }));
+            return;
+        }
         self.recount(link, &held);
         if first {
             self.send_control(link, Frame::Digest(Digest { hash }));

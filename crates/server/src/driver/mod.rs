@@ -389,11 +389,16 @@ impl Driver {
     fn on_link_lost(&mut self, link: LinkId, lost: &Lost) {
         // A link that was closed here is not there any more, and the replica knows.
         if let Some((peer, _)) = self.links.peer(link) {
+            let slot = peer.slot.clone();
             if lost.code == Some(DUPLICATE_DISK) {
                 let line = format!("{} refused this server: {}", peer.slot, lost.why);
                 self.log(Severity::Error, line);
             }
             self.tell_end(link, "lost", &lost.why);
+            if lost.code == Some(DUPLICATE) {
+                // It is replaced, and what replaces it is told.
+                self.brief.remove(&slot);
+            }
             self.links.close(link, DONE, "");
             self.handle(Input::LinkDown(link));
         }
