@@ -19,6 +19,10 @@ use clap::Parser as _;
 use args::{Args, Command};
 use out::Out;
 
+/// A fifth of a busy server's time went into allocating: see `docs/performance.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why the program ends without success: a line for a person, or nothing if it was told already.
 #[derive(Debug)]
 enum Trouble {

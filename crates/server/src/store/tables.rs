@@ -12,7 +12,7 @@ const CACHE_BYTES: u64 = 8 * MIB;
 /// All journals: what a start after a crash replays, at most.
 const JOURNAL_BYTES: u64 = 128 * MIB;
 /// Flushing and compaction: two, so that a long compaction does not hold up a flush.
-const WORKERS: usize = 2;
+const WORKERS: usize = 1;
 const MIB: u64 = 1024 * 1024;
 
 /// What a write is told after a thread of the database failed.
