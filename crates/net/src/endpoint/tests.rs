@@ -1,5 +1,3 @@
-use std::time::SystemTime;
-
 use bytes::{BufMut, Bytes};
 use chatty_core::frame::Class;
 use chatty_core::id::{ClusterId, ServerId, Slot};
@@ -226,21 +224,6 @@ async fn credentials_that_do_not_fit_are_told_apart() {
     assert_eq!(foreign, CredentialsError::OtherCluster { certificate, authority });
 
     assert_eq!(refused(&good.credentials, same_id.cert_pem()), CredentialsError::NotSigned);
-
-    let over = ours.issue_server(&identity(ours.cluster(), 1), Duration::ZERO).unwrap();
-    // It ends in this second, cut to whole seconds: it is over by the next.
-    let over = loop {
-        let second = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-        };
-        let leaf = crate::tls::tests::leaf(&over);
-        let (_, not_after) = Identity::from_certificate(&leaf).unwrap();
-        if second(SystemTime::now()) > second(not_after.time()) {
-            break refused(&over, ours.cert_pem());
-        }
-        std::thread::yield_now();
-    };
-    assert!(matches!(over, CredentialsError::Expired { .. }), "{over:?}");
 
     let key_pem = config(&ours, 1).credentials.key_pem;
     let mixed = Credentials { key_pem, ..good.credentials.clone() };
