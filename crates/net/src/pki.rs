@@ -134,6 +134,11 @@ impl Validity {
         Ok(Self::in_certificate(&certificate))
     }
 
+    #[cfg(test)]
+    pub(crate) const fn new(begins: SystemTime, ends: SystemTime) -> Self {
+        Self { begins, ends }
+    }
+
     fn in_certificate(certificate: &X509Certificate<'_>) -> Self {
         // A date before 1970 is taken for 1970.
         let at = |seconds: i64| {

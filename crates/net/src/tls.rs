@@ -483,6 +483,28 @@ pub(crate) mod tests {
         Arc::new(roots)
     }
 
+    fn good(begins: u64, ends: u64) -> Validity {
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        Validity::new(at(begins), at(ends))
+    }
+
+    #[test]
+    fn an_expired_certificate_is_taken_only_by_a_server_whose_own_has_ended_too() {
+        let at = |now: u64, own: Option<Validity>, other: Validity| {
+            let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+            let at = judged_at(now, own, other);
+            at >= unix(other.begins()) && at <= unix(other.ends())
+        };
+        let own = Some(good(100, 200));
+        assert!(at(150, own, good(100, 160)));
+        assert!(!at(170, own, good(100, 160)), "the clock is right: it has ended");
+        assert!(at(900, own, good(150, 250)), "the clock is ahead of both");
+        assert!(!at(900, own, good(10, 99)), "they were never good together");
+        assert!(at(5, own, good(100, 160)) && at(150, own, good(160, 260)), "a clock is behind");
+        assert!(at(5, None, good(100, 160)));
+        assert!(!at(900, None, good(100, 160)), "a client has nothing to doubt its clock by");
+    }
+
     /// A server that shows its own certificate beside an authority that did not sign it.
     pub(crate) fn accept_showing(
         credentials: &Credentials,

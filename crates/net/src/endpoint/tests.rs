@@ -290,6 +290,28 @@ async fn an_expired_certificate_is_refused_with_the_reason_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one() {
+    let authority = authority(1);
+    let (endpoint, _) = server(&authority, 1);
+    let over = authority.issue_server(&identity(authority.cluster(), 1), Duration::ZERO).unwrap();
+    // It ends in this second, cut to whole seconds: it is over by the next.
+    let refused = soon(async {
+        loop {
+            match endpoint.reload(&over, authority.cert_pem()) {
+                Err(error) => return error,
+                Ok(()) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+            let good = config(&authority, 1).credentials;
+            endpoint.reload(&good, authority.cert_pem()).unwrap();
+        }
+    });
+    let refused = refused.await;
+    let ReloadError::Credentials(CredentialsError::Expired { .. }) = refused else {
+        panic!("{refused:?}")
+    };
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_has_the_old_key_and_a_new_end() {
     let authority = authority(1);
     let (endpoint, address) = server(&authority, 1);
