@@ -75,7 +75,8 @@ fn an_expired_certificate_is_refused_with_the_reason_in_both_logs_until_it_is_re
     cluster.ok(&["start", "s1"]);
 
     cluster.logs("s1", "whose certificate it refused to dial", |line| {
-        line.contains("not linked: the certificate of") && line.contains("is out of time")
+        line.contains("not linked: by this machine's clock the certificate of")
+            && line.contains("has ended")
     });
     cluster.logs("s1", "whom it refused", |line| {
         line.contains("its certificate is out of time: renew it (chatty-server renew)")

@@ -1,13 +1,13 @@
 //! A server whose clock is off takes no writes, goes on reading and replicating, and takes writes
-//! again when it is mended; nobody follows its clock. The clock of one server alone is moved, with
-//! libfaketime (on Debian: `apt-get install faketime`).
+//! again when it is mended; nobody follows its clock. A client's clock costs no message. The clock
+//! of one process alone is moved, with libfaketime (on Debian: `apt-get install faketime`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chatty_tests::{LONG, TestCluster, eventually, key, repository, text};
+use chatty_tests::{LONG, TestCluster, eventually, key, programs, repository, text};
 use serde_json::Value;
 
 const ROOM: &str = "lobby";
@@ -18,19 +18,40 @@ struct Clock(PathBuf);
 impl Clock {
     /// Starts the server with a clock that can be moved.
     fn start(cluster: &TestCluster, server: &str) -> Self {
-        let clock = Self(cluster.folder().join("clock"));
-        clock.is_off_by(0);
-        let done = Command::new(repository().join("scripts/cluster"))
-            .args(["start", server, "--dir"])
-            .arg(cluster.dir())
-            .env("LD_PRELOAD", library())
-            .env("FAKETIME_TIMESTAMP_FILE", &clock.0)
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .stdin(Stdio::null())
-            .status();
+        let clock = Self::off_by(cluster, 0);
+        let mut script = Command::new(repository().join("scripts/cluster"));
+        script.args(["start", server, "--dir"]).arg(cluster.dir());
+        let done = clock.rules(&mut script).stdin(Stdio::null()).status();
         assert!(done.is_ok_and(|status| status.success()), "{server} starts");
         clock
+    }
+
+    /// One for processes that are started later.
+    fn off_by(cluster: &TestCluster, seconds: i64) -> Self {
+        let clock = Self(cluster.folder().join("clock"));
+        clock.is_off_by(seconds);
+        clock
+    }
+
+    /// The process will live by it.
+    fn rules<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .env("LD_PRELOAD", library())
+            .env("FAKETIME_TIMESTAMP_FILE", &self.0)
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
+    /// Starts the server alone: the script asks it with a client, whose clock shall be right.
+    fn run(&self, cluster: &TestCluster, server: &str) -> Server {
+        let home = cluster.server_dir(server);
+        let mut command = Command::new(programs().join("chatty-server"));
+        command.args(["run", "--config"]).arg(home.join("server.toml"));
+        let log = fs::OpenOptions::new().append(true).create(true).open(home.join("log"));
+        let log = log.expect("a log");
+        let command = self.rules(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Server(command.spawn().expect("chatty-server runs"))
     }
 
     /// Moves it by so many seconds from the right time.
@@ -38,6 +59,16 @@ impl Clock {
         let new = self.0.with_extension("new");
         fs::write(&new, format!("{seconds:+}\n")).expect("written");
         fs::rename(&new, &self.0).expect("in its place at once");
+    }
+}
+
+/// A server's process; dropped, it is killed.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -62,9 +93,71 @@ fn state(cluster: &TestCluster, server: &str, wanted: &str) {
     });
 }
 
+const YEAR: i64 = 365 * 86_400;
+
+#[test]
+fn a_server_started_with_a_clock_a_year_off_takes_no_writes_until_it_is_mended() {
+    let cluster = TestCluster::up(3);
+    let ann = cluster.person("ann").on("s3");
+    let mut said = vec!["before".to_owned()];
+    ann.say(ROOM, "before");
+    for off in [YEAR, -YEAR] {
+        cluster.ok(&["stop", "s3"]);
+        let clock = Clock::off_by(&cluster, off);
+        let server = clock.run(&cluster, "s3");
+        cluster.wait_linked();
+        state(&cluster, "s3", "clock off");
+        let words = format!("while s3 is {off} s off");
+        let receipt = ann.say(ROOM, &words);
+        assert_ne!(receipt["server"], "s3", "{off}: another server takes it: {receipt}");
+        assert_eq!(receipt["level"], "replicated", "{off}: {receipt}");
+        said.push(words.clone());
+        eventually("s3 replicates, and is read", LONG, || {
+            let history = ann.ok(&["history", ROOM, "--last", "1"]);
+            let last = history.last().map(text) == Some(words.as_str());
+            last.then_some(()).ok_or_else(|| format!("{history:?}"))
+        });
+
+        // Alone, with nobody to tell it, it takes none either.
+        cluster.ok(&["stop", "s1", "s2"]);
+        state(&cluster, "s3", "clock off");
+        cluster.ok(&["start", "s1", "s2"]);
+        cluster.wait_linked();
+
+        clock.is_off_by(0);
+        state(&cluster, "s3", "ready");
+        let words = format!("after s3 was {off} s off");
+        assert_eq!(ann.say(ROOM, &words)["server"], "s3", "{off}: it takes writes again");
+        said.push(words);
+        drop(server);
+        cluster.ok(&["start", "s3"]);
+        cluster.wait_linked();
+    }
+    for (off, why) in [(YEAR, "the certificate has expired, by"), (-YEAR, "made in the future")] {
+        cluster.logs("s3", &format!("{off} s off"), |line| {
+            line.contains("ERROR") && line.contains(why) && line.contains("mend the clock")
+        });
+    }
+    let history = cluster.one_history(ROOM);
+    assert_eq!(history.iter().map(text).collect::<Vec<_>>(), said, "nothing was said to s3 alone");
+}
+
+#[test]
+fn a_client_whose_clock_is_a_year_behind_talks_and_its_message_stands_in_this_one() {
+    let cluster = TestCluster::up(3);
+    let ann = cluster.person("ann").on("s1");
+    let clock = Clock::off_by(&cluster, -YEAR);
+    let mut send = ann.command(&["send", ROOM, "from last year", "--json"]);
+    let done = clock.rules(&mut send).output().expect("chatty runs");
+    assert!(done.status.success(), "{done:?}");
+    let history = cluster.one_history(ROOM);
+    assert_eq!(history.iter().map(text).collect::<Vec<_>>(), ["from last year"]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as u64;
+    assert!(now.abs_diff(stamp_ms(&history[0])) < 600_000, "and stands in this one: {history:?}");
+}
+
 #[test]
 fn a_server_whose_clock_is_off_takes_no_writes_until_it_is_mended_and_nobody_follows_it() {
-    const YEAR: i64 = 365 * 86_400;
     let cluster = TestCluster::up(3);
     cluster.ok(&["stop", "s3"]);
     let clock = Clock::start(&cluster, "s3");

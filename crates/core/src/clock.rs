@@ -4,8 +4,23 @@
 //! ahead is kept and not followed. The *source* is fenced instead: a server whose clock is more
 //! than half the allowed skew from the lower median over itself and its linked voters takes no
 //! client writes, and goes on replicating and serving reads (CockroachDB's rule).
+//!
+//! A server that hears no majority has one thing to hold its clock to: its certificate. By a clock
+//! outside its time no other server would be right to link with it, and it takes no writes until a
+//! majority says that the clock is right.
 
 use crate::time::{Hlc, Now, Time};
+
+/// Whether a server takes writes, as far as its clock goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// It does.
+    Open,
+    /// Not: a majority says that the clock is off.
+    Off,
+    /// Not: the clock is outside the time of the certificate, and no majority says that it is right.
+    Doubtful,
+}
 
 /// A server's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +30,12 @@ pub struct Clock {
     /// The median when there was a majority to take it from.
     median: Option<(u64, Time)>,
     fenced: bool,
+    /// Whether the verdict is of a majority that is linked now.
+    judged: bool,
+    /// When the certificate is good.
+    certified_ms: Option<(u64, u64)>,
+    /// Whether it is not, by this clock.
+    outside: bool,
     /// Stamps of others too far ahead to be followed.
     skew_events: u64,
 }
@@ -22,7 +43,16 @@ pub struct Clock {
 impl Clock {
     /// A clock that goes on above `last`, the greatest stamp on the disk that is not too far ahead.
     pub const fn new(last: Hlc, max_skew_ms: u64) -> Self {
-        Self { last, max_skew_ms, median: None, fenced: false, skew_events: 0 }
+        Self {
+            last,
+            max_skew_ms,
+            median: None,
+            fenced: false,
+            judged: false,
+            certified_ms: None,
+            outside: false,
+            skew_events: 0,
+        }
     }
 
     /// Starts from the stamps on a disk.
@@ -48,7 +78,7 @@ impl Clock {
     /// is off.
     pub fn told_ms(&self, now: Now) -> u64 {
         match self.median_ms(now) {
-            Some(median) if self.fenced => median,
+            Some(median) if self.is_fenced() => median,
             _ => self.reading_ms(now),
         }
     }
@@ -87,24 +117,46 @@ impl Clock {
     }
 
     /// Judges this clock by those of the linked voters (`others`, in milliseconds), of `voters` in
-    /// all. Without a majority the last verdict stands. Tells whether the verdict changed.
-    pub fn judge(&mut self, now: Now, others: &[u64], voters: usize) -> bool {
+    /// all. Without a majority the last verdict stands.
+    pub fn judge(&mut self, now: Now, others: &[u64], voters: usize) {
         let mut clocks = others.to_vec();
         let own = self.reading_ms(now);
         clocks.push(own);
-        if clocks.len() * 2 <= voters {
-            return false;
+        self.judged = !others.is_empty() && clocks.len() * 2 > voters;
+        if !self.judged {
+            return;
         }
         clocks.sort_unstable();
-        let Some(median) = clocks.get((clocks.len() - 1) / 2).copied() else { return false };
+        let Some(median) = clocks.get((clocks.len() - 1) / 2).copied() else { return };
         self.median = Some((median, now.time));
-        let fenced = own.abs_diff(median) > self.max_skew_ms / 2;
-        std::mem::replace(&mut self.fenced, fenced) != fenced
+        self.fenced = own.abs_diff(median) > self.max_skew_ms / 2;
+    }
+
+    /// The certificate is good from then until then, in unix milliseconds.
+    pub const fn certified(&mut self, begins_ms: u64, ends_ms: u64) {
+        self.certified_ms = Some((begins_ms, ends_ms));
+    }
+
+    /// Holds the clock to the certificate.
+    pub fn look(&mut self, now: Now) {
+        let outside = |(begins, ends)| now.wall_ms < begins || now.wall_ms > ends;
+        self.outside = self.certified_ms.is_some_and(outside);
+    }
+
+    /// Whether writes are taken.
+    pub const fn fence(&self) -> Fence {
+        if self.fenced {
+            Fence::Off
+        } else if self.outside && !self.judged {
+            Fence::Doubtful
+        } else {
+            Fence::Open
+        }
     }
 
     /// Whether client writes are to be refused.
     pub const fn is_fenced(&self) -> bool {
-        self.fenced
+        !matches!(self.fence(), Fence::Open)
     }
 
     /// How many stamps were too far ahead to be followed.
@@ -151,16 +203,41 @@ mod tests {
         right.judge(now, &[100_100, 3_700_000], 3);
         assert!(!right.is_fenced());
         let mut wrong = Clock::new(Hlc::default(), 2000);
-        assert!(wrong.judge(at(3_700_000), &[100_000, 100_100], 3));
-        assert!(wrong.is_fenced());
-        assert!(wrong.judge(now, &[100_000, 100_100], 3), "its clock was mended");
-        assert!(!wrong.is_fenced());
+        wrong.judge(at(3_700_000), &[100_000, 100_100], 3);
+        assert_eq!(wrong.fence(), Fence::Off);
+        wrong.judge(now, &[100_000, 100_100], 3);
+        assert_eq!(wrong.fence(), Fence::Open, "its clock was mended");
     }
 
     #[test]
     fn alone_the_last_verdict_stands() {
         let mut clock = Clock::new(Hlc::default(), 2000);
-        assert!(!clock.judge(at(5), &[], 3));
+        clock.judge(at(5), &[], 3);
         assert!(!clock.is_fenced());
+        clock.judge(at(9_000_000), &[5, 6], 3);
+        clock.judge(at(9_000_000), &[], 3);
+        assert_eq!(clock.fence(), Fence::Off);
+    }
+
+    #[test]
+    fn a_clock_outside_the_time_of_the_certificate_is_believed_only_with_a_majority() {
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        clock.certified(50_000, 100_000);
+        for (wall_ms, fence) in [
+            (49_999, Fence::Doubtful),
+            (50_000, Fence::Open),
+            (100_000, Fence::Open),
+            (100_001, Fence::Doubtful),
+        ] {
+            clock.look(at(wall_ms));
+            assert_eq!(clock.fence(), fence, "{wall_ms}");
+        }
+        clock.judge(at(100_001), &[100_001], 3);
+        assert_eq!(clock.fence(), Fence::Open, "the certificate ended, and the clock is right");
+        clock.judge(at(100_001), &[], 3);
+        assert_eq!(clock.fence(), Fence::Doubtful, "alone again");
+        clock.certified(50_000, 200_000);
+        clock.look(at(100_001));
+        assert_eq!(clock.fence(), Fence::Open, "renewed");
     }
 }

@@ -65,6 +65,8 @@ wire! {
         12 => Presence(PresenceUpdate),
         /// Your disk holds less than it announced: it was rolled back, or is a copy.
         13 => RolledBack(RolledBack),
+        /// Your run goes on twice: I hold other events under the names of this log.
+        14 => Forked(Logs),
     }
 }
 

@@ -85,8 +85,9 @@ pub enum Input {
     Drain,
     /// A drain was given up: take clients again.
     Resume,
-    /// The server's certificate ends then, unix milliseconds: told in the status.
-    Certificate(u64),
+    /// From when until when the server's certificate is good, unix milliseconds: its end is told in
+    /// the status, and a server that is alone holds its clock to it.
+    Certificate(u64, u64),
     /// The operator wants the server to stop: tell the clients where to go.
     Stop,
 }

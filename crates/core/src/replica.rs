@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::broadcast::{Broadcast, Counts};
-use crate::clock::Clock;
+use crate::clock::{Clock, Fence};
 use crate::config::Config;
 use crate::event::{BODY_BYTES_MAX, Body, Boot, Event};
 use crate::frame::{Class, Frame, Leaving, Ping};
@@ -130,6 +130,7 @@ impl Replica {
     /// Takes in what happened.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.health.tick(now);
+        self.check_clock(now);
         match input {
             Input::LinkUp(link, peer) => self.on_link_up(now, link, peer),
             Input::LinkDown(link) => self.on_link_down(now, link),
@@ -146,13 +147,18 @@ impl Replica {
             Input::Drain => self.on_drain(),
             Input::Resume => self.on_resume(),
             Input::Stop => self.on_stop(),
-            Input::Certificate(ends_ms) => self.certificate_ends_ms = Some(ends_ms),
+            Input::Certificate(begins_ms, ends_ms) => {
+                self.certificate_ends_ms = Some(ends_ms);
+                self.clock.certified(begins_ms, ends_ms);
+            }
         }
+        self.check_clock(now);
     }
 
     /// Fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.health.tick(now);
+        self.check_clock(now);
         for care in self.health.due(now) {
             match care {
                 Care::Ping(link) => {
@@ -248,6 +254,7 @@ impl Replica {
         self.health.link_down(link);
         self.broadcast.link_down(now, link);
         self.presence.link_down(now, &peer.slot);
+        self.judge_clock(now);
         self.check_start(now);
     }
 
@@ -279,6 +286,7 @@ impl Replica {
             | Frame::Prune(_)
             | Frame::Lagging(_)
             | Frame::RolledBack(_)
+            | Frame::Forked(_)
             | Frame::Events(_)
             | Frame::Range(_)) => {
                 if let Err(why) = self.broadcast.frame(now, link, frame) {
@@ -310,15 +318,38 @@ impl Replica {
     fn judge_clock(&mut self, now: Now) {
         let config = &self.config;
         let clocks = self.health.clocks(now, |slot| config.voters().any(|voter| voter == slot));
-        if !self.clock.judge(now, &clocks, config.voters().count()) {
+        let before = self.clock.fence();
+        self.clock.judge(now, &clocks, config.voters().count());
+        self.tell_clock(before);
+    }
+
+    /// What this server can tell of its clock alone.
+    fn check_clock(&mut self, now: Now) {
+        let before = self.clock.fence();
+        self.clock.look(now);
+        self.tell_clock(before);
+    }
+
+    fn tell_clock(&mut self, before: Fence) {
+        let fence = self.clock.fence();
+        if fence == before {
             return;
         }
-        if self.clock.is_fenced() {
-            let what = "this server's clock is off: it takes no writes until it is mended (it \
-                        goes on reading and replicating)";
-            self.log(Severity::Error, what.into());
-        } else {
-            self.log(Severity::Info, "the clock is right again: writes are taken".into());
+        match fence {
+            Fence::Off => {
+                let what = "this server's clock is off: it takes no writes until it is mended (it \
+                            goes on reading and replicating)";
+                self.log(Severity::Error, what.into());
+            }
+            Fence::Doubtful => {
+                let what = "by this server's clock its certificate is not good now, and it hears \
+                            the clocks of no majority: it takes no writes. Mend the clock if it is \
+                            wrong, else renew the certificate.";
+                self.log(Severity::Error, what.into());
+            }
+            Fence::Open => {
+                self.log(Severity::Info, "the clock is right again: writes are taken".into());
+            }
         }
     }
 
@@ -355,7 +386,7 @@ impl Replica {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced
-        } else if self.refusing.is_some() {
+        } else if self.refusing.is_some() || self.broadcast.runs_twice() {
             ServerState::ReadOnly
         } else {
             ServerState::Ready

@@ -831,7 +831,7 @@ pub enum ServerState {
     Fenced,
     /// It was asked to stop.
     Stopping,
-    /// Its disk takes no writes: it serves what it has.
+    /// Its disk takes no writes, or its run goes on twice: it serves what it has.
     ReadOnly,
 }
 

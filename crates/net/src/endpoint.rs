@@ -16,7 +16,7 @@ mod slots;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, VarInt};
@@ -28,7 +28,7 @@ pub use error::{BindError, CloseCode, DialError, ReloadError, StillOpen};
 
 use crate::hint::{HintSocket, Hints};
 use crate::pki::{Credentials, Identity, PkiError};
-use crate::tls::{ANY_SERVER, ServerTls, Trust};
+use crate::tls::{ANY_SERVER, ServerTls, Trust, in_time};
 use accept::ADMITTED;
 use slots::Slots;
 
@@ -218,6 +218,12 @@ impl Endpoint {
     ) -> Result<(), ReloadError> {
         let Role::Server(server) = &self.0.role else { return Err(ReloadError::NotAServer) };
         let tls = ServerTls::new(credentials, authority_pem)?;
+        let now = SystemTime::now();
+        if let Err(error) = in_time(tls.validity, now)
+            && in_time(read(&server.tls).validity, now).is_ok()
+        {
+            return Err(error.into());
+        }
         if tls.identity.server != read(&server.tls).identity.server {
             return Err(ReloadError::OtherServer { certificate: tls.identity.server });
         }

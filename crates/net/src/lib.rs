@@ -25,4 +25,4 @@ pub use endpoint::{Accepted, DialError, Endpoint, ServerEndpointConfig};
 pub use frame::{FrameReader, FrameWriter, RawFrame};
 pub use pki::{Authority, Credentials, Fingerprint, Identity};
 pub use quinn::{Connection, ConnectionError, RecvStream, SendStream};
-pub use tls::{CredentialsError, Trust};
+pub use tls::{CredentialsError, Trust, in_time};

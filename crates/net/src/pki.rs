@@ -116,19 +116,54 @@ pub struct Identity {
     pub server: ServerId,
 }
 
-/// When a certificate ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NotAfter(SystemTime);
+/// From when until when a certificate is good, in whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    begins: SystemTime,
+    ends: SystemTime,
+}
 
-impl NotAfter {
+impl Validity {
+    /// Of a certificate in DER form; not verified.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn of(der: &CertificateDer<'_>) -> Result<Self, PkiError> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|_| PkiError::NotACertificate)?;
+        Ok(Self::in_certificate(&certificate))
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn new(begins: SystemTime, ends: SystemTime) -> Self {
+        Self { begins, ends }
+    }
+
+    fn in_certificate(certificate: &X509Certificate<'_>) -> Self {
+        // A date before 1970 is taken for 1970.
+        let at = |seconds: i64| {
+            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        };
+        let validity = certificate.validity();
+        Self {
+            begins: at(validity.not_before.timestamp()),
+            ends: at(validity.not_after.timestamp()),
+        }
+    }
+
+    /// The first second it is good.
+    pub const fn begins(self) -> SystemTime {
+        self.begins
+    }
+
     /// The last second it is good.
-    pub fn time(self) -> SystemTime {
-        self.0
+    pub const fn ends(self) -> SystemTime {
+        self.ends
     }
 
     /// How long it is still good at `now`: zero once it is over.
     pub fn left(self, now: SystemTime) -> Duration {
-        self.0.duration_since(now).unwrap_or_default()
+        self.ends.duration_since(now).unwrap_or_default()
     }
 }
 
@@ -137,15 +172,13 @@ impl Identity {
     ///
     /// # Errors
     /// If it is not a certificate, or not one of a chatty server.
-    pub fn from_certificate(der: &CertificateDer<'_>) -> Result<(Self, NotAfter), PkiError> {
+    pub fn from_certificate(der: &CertificateDer<'_>) -> Result<(Self, Validity), PkiError> {
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|_| PkiError::NotACertificate)?;
         let not_of_chatty = PkiError::NotOfChatty { expected: "server" };
         let path = chatty_name(&certificate).ok_or(not_of_chatty.clone())?;
         let identity = Self::from_path(path).ok_or(not_of_chatty)?;
-        // A date before 1970 has ended at 1970.
-        let not_after = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
-        Ok((identity, NotAfter(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after))))
+        Ok((identity, Validity::in_certificate(&certificate)))
     }
 
     fn uri(&self) -> String {

@@ -8,26 +8,30 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use chatty_core::id::ClusterId;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{
+    Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor, verify_server_name,
+};
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, InconsistentKeys,
-    RootCertStore, ServerConfig, SignatureScheme, WantsVerifier,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error,
+    InconsistentKeys, RootCertStore, ServerConfig, SignatureScheme, WantsVerifier,
 };
 
 use crate::pki::{
-    Credentials, Fingerprint, Identity, NotAfter, PkiError, authority_cluster, dns_name,
+    Credentials, Fingerprint, Identity, PkiError, Validity, authority_cluster, dns_name,
 };
 
 /// Between servers; both show a certificate.
@@ -65,8 +69,8 @@ pub enum CredentialsError {
     /// The certificate's time is over.
     #[error("the certificate has expired; issue a new one with the authority")]
     Expired {
-        /// When.
-        not_after: NotAfter,
+        /// When it was good.
+        validity: Validity,
     },
     /// The certificate's time has not begun.
     #[error("the certificate is not valid yet; is this machine's clock right?")]
@@ -83,6 +87,7 @@ pub enum CredentialsError {
 pub(crate) struct ServerTls {
     pub(crate) cluster: ClusterId,
     pub(crate) identity: Identity,
+    pub(crate) validity: Validity,
     pub(crate) accept: Arc<QuicServerConfig>,
     pub(crate) dial: Arc<QuicClientConfig>,
     /// What the servers of the cluster go by.
@@ -97,13 +102,13 @@ impl ServerTls {
     ) -> Result<Self, CredentialsError> {
         let leaf = CertificateDer::from_pem_slice(credentials.cert_pem.as_bytes())
             .map_err(|_| PkiError::NotACertificate)?;
-        let (identity, not_after) = Identity::from_certificate(&leaf)?;
+        let (identity, validity) = Identity::from_certificate(&leaf)?;
         let (authorities, roots) = read_authorities(authority_pem, identity.cluster)?;
         let name = dns_name(identity.cluster);
         let server_name = ServerName::try_from(name.clone())
             .map_err(|_| PkiError::NotOfChatty { expected: "server" })?;
-        verify_leaf(&leaf, &roots, &server_name, UnixTime::now())
-            .map_err(|error| leaf_error(error, not_after))?;
+        // A server whose clock is wrong starts all the same, and takes no writes: see `in_time`.
+        verify_leaf(&leaf, &roots, &server_name, unix(validity.ends())).map_err(leaf_error)?;
         let key = PrivateKeyDer::from_pem_slice(credentials.key_pem.as_bytes())
             .map_err(|_| CredentialsError::UnreadableKey)?;
         let chain = std::iter::once(leaf).chain(authorities).collect();
@@ -112,10 +117,47 @@ impl ServerTls {
         Ok(Self {
             cluster: identity.cluster,
             identity,
+            validity,
             accept: accept_config(&certified, &roots)?,
             dial: dial_config(&certified, &roots)?,
             name,
         })
+    }
+}
+
+/// Whether a certificate is good at `now`.
+///
+/// # Errors
+/// [`CredentialsError::Expired`], [`CredentialsError::NotYetValid`].
+pub fn in_time(validity: Validity, now: SystemTime) -> Result<(), CredentialsError> {
+    let now = unix(now);
+    if now < unix(validity.begins()) {
+        Err(CredentialsError::NotYetValid)
+    } else if now > unix(validity.ends()) {
+        Err(CredentialsError::Expired { validity })
+    } else {
+        Ok(())
+    }
+}
+
+fn unix(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// At what time another's certificate is verified, by a clock that reads `now`; `own` is the
+/// certificate of a server, a client has none.
+///
+/// The authority dates none ahead: whoever is shown a certificate knows that its time has begun,
+/// whatever his clock says. Whether it has ended only a clock can say, and a server whose own
+/// certificate has ended, as it seems, cannot trust his: it takes one that was good at some time
+/// together with its own. If its clock is right it gains nothing, since the others refuse it.
+/// (docs/decisions/0010)
+fn judged_at(now: UnixTime, own: Option<Validity>, other: Validity) -> UnixTime {
+    let (begins, ends) = (unix(other.begins()), unix(other.ends()));
+    let at = now.max(begins);
+    match own {
+        Some(own) if now > unix(own.ends()) && ends >= unix(own.begins()) => at.min(ends),
+        _ => at,
     }
 }
 
@@ -148,17 +190,11 @@ fn read_authorities(
     Ok((authorities, roots))
 }
 
-fn leaf_error(error: Error, not_after: NotAfter) -> CredentialsError {
+fn leaf_error(error: Error) -> CredentialsError {
     use CertificateError as Bad;
     match error {
         Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             CredentialsError::NotSigned
-        }
-        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
-            CredentialsError::Expired { not_after }
-        }
-        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
-            CredentialsError::NotYetValid
         }
         other => CredentialsError::Tls(other),
     }
@@ -179,10 +215,11 @@ fn accept_config(
     certified: &Arc<CertifiedKey>,
     roots: &Arc<RootCertStore>,
 ) -> Result<Arc<QuicServerConfig>, CredentialsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+    let inner = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
         .allow_unauthenticated()
         .build()
         .map_err(|error| CredentialsError::Tls(Error::General(error.to_string())))?;
+    let verifier = Arc::new(Peers { inner, own: own_validity(certified)? });
     let mut tls = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(CredentialsError::Tls)?
@@ -196,14 +233,119 @@ fn dial_config(
     certified: &Arc<CertifiedKey>,
     roots: &Arc<RootCertStore>,
 ) -> Result<Arc<QuicClientConfig>, CredentialsError> {
+    let inner = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider())
+        .build()
+        .map_err(|error| CredentialsError::Tls(Error::General(error.to_string())))?;
+    let verifier = Arc::new(Peers { inner, own: own_validity(certified)? });
     let mut tls = client_builder()
         .map_err(CredentialsError::Tls)?
-        .with_root_certificates(roots.clone())
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified.clone())));
     tls.alpn_protocols = vec![ALPN_SERVER.to_vec()];
     // A resumed handshake shows no certificate: each link between servers proves itself anew.
     tls.resumption = Resumption::disabled();
     QuicClientConfig::try_from(tls).map(Arc::new).map_err(no_initial_suite)
+}
+
+fn own_validity(certified: &CertifiedKey) -> Result<Validity, CredentialsError> {
+    let leaf = certified.cert.first().ok_or(PkiError::NotACertificate)?;
+    Ok(Validity::of(leaf)?)
+}
+
+/// The usual verification, at the time of [`judged_at`].
+#[derive(Debug)]
+struct Peers<V: ?Sized> {
+    inner: Arc<V>,
+    own: Validity,
+}
+
+impl<V: ?Sized> Peers<V> {
+    fn at(&self, now: UnixTime, shown: &CertificateDer<'_>) -> UnixTime {
+        // What is no certificate is refused by the verification.
+        Validity::of(shown).map_or(now, |other| judged_at(now, Some(self.own), other))
+    }
+}
+
+impl ClientCertVerifier for Peers<dyn ClientCertVerifier> {
+    fn offer_client_auth(&self) -> bool {
+        self.inner.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.inner.verify_client_cert(end_entity, intermediates, self.at(now, end_entity))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+impl ServerCertVerifier for Peers<WebPkiServerVerifier> {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let now = self.at(now, end_entity);
+        self.inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 fn client_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
@@ -290,7 +432,9 @@ impl ServerCertVerifier for Pinned {
             .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone().into_owned())?;
-        verify_leaf(end_entity, &roots, &name, now)?;
+        let validity = Validity::of(end_entity)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        verify_leaf(end_entity, &roots, &name, judged_at(now, None, validity))?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -337,6 +481,28 @@ pub(crate) mod tests {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority_pem.as_bytes()).unwrap()).unwrap();
         Arc::new(roots)
+    }
+
+    fn good(begins: u64, ends: u64) -> Validity {
+        let at = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        Validity::new(at(begins), at(ends))
+    }
+
+    #[test]
+    fn an_expired_certificate_is_taken_only_by_a_server_whose_own_has_ended_too() {
+        let at = |now: u64, own: Option<Validity>, other: Validity| {
+            let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
+            let at = judged_at(now, own, other);
+            at >= unix(other.begins()) && at <= unix(other.ends())
+        };
+        let own = Some(good(100, 200));
+        assert!(at(150, own, good(100, 160)));
+        assert!(!at(170, own, good(100, 160)), "the clock is right: it has ended");
+        assert!(at(900, own, good(150, 250)), "the clock is ahead of both");
+        assert!(!at(900, own, good(10, 99)), "they were never good together");
+        assert!(at(5, own, good(100, 160)) && at(150, own, good(160, 260)), "a clock is behind");
+        assert!(at(5, None, good(100, 160)));
+        assert!(!at(900, None, good(100, 160)), "a client has nothing to doubt its clock by");
     }
 
     /// A server that shows its own certificate beside an authority that did not sign it.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chatty_core::id::Slot;
 use chatty_core::io::Input;
 use chatty_net::Endpoint;
-use chatty_net::pki::NotAfter;
+use chatty_net::pki::Validity;
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -40,7 +40,7 @@ pub(crate) struct Renewer {
 
 struct State {
     shown: Files,
-    ends: NotAfter,
+    validity: Validity,
     /// Links that still show the old certificate.
     to_redial: VecDeque<Slot>,
 }
@@ -71,8 +71,9 @@ impl Renewer {
         proof: &Proof,
         bells: Vec<(Slot, Arc<Notify>)>,
     ) -> Self {
-        let state = State { shown: Files::of(proof), ends: proof.ends, to_redial: VecDeque::new() };
-        doors.tell(ends_at(proof.ends));
+        let validity = proof.validity;
+        let state = State { shown: Files::of(proof), validity, to_redial: VecDeque::new() };
+        doors.tell(certificate(validity));
         Self {
             config: Arc::new(config),
             endpoint,
@@ -99,18 +100,18 @@ impl Renewer {
         let files = Files::of(&proof);
         let mut state = self.state();
         if state.shown == files {
-            return Ok(format!("nothing new: {}", left_in_words(state.ends)));
+            return Ok(format!("nothing new: {}", left_in_words(state.validity)));
         }
         if let Err(error) = self.endpoint.reload(&proof.credentials, &proof.authority_pem) {
             let file = self.config.certificate.display();
             return Err(format!("{file}: {error}; the server goes on with the certificate it has"));
         }
         state.shown = files;
-        state.ends = proof.ends;
+        state.validity = proof.validity;
         state.to_redial = self.bells.iter().map(|(slot, _)| slot.clone()).collect();
         drop(state);
-        self.doors.tell(ends_at(proof.ends));
-        let what = format!("a new certificate is shown: {}", left_in_words(proof.ends));
+        self.doors.tell(certificate(proof.validity));
+        let what = format!("a new certificate is shown: {}", left_in_words(proof.validity));
         tracing::info!("{what}");
         Ok(what)
     }
@@ -121,9 +122,9 @@ impl Renewer {
         let (mut failed, mut times) = (String::new(), 0_u32);
         let began = tokio::time::Instant::now();
         loop {
-            let left = self.state().ends.left(SystemTime::now());
-            if let Some(alert) = alarm.look(began.elapsed(), left) {
-                alert.tell(&self.config.name, left);
+            let (validity, now) = (self.state().validity, SystemTime::now());
+            if let Some(alert) = alarm.look(began.elapsed(), Alert::of(validity, now)) {
+                alert.tell(&self.config.name, validity.left(now));
             }
             tokio::time::sleep(LOOK).await;
             let why = self.reload_now().await.err().unwrap_or_default();
@@ -145,13 +146,16 @@ impl Renewer {
     }
 }
 
-fn ends_at(ends: NotAfter) -> Event {
-    let ends = ends.time().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Event::Input(Input::Certificate(u64::try_from(ends.as_millis()).unwrap_or(u64::MAX)))
+fn certificate(validity: Validity) -> Event {
+    let ms = |time: SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    };
+    Event::Input(Input::Certificate(ms(validity.begins()), ms(validity.ends())))
 }
 
-fn left_in_words(ends: NotAfter) -> String {
-    let left = ends.left(SystemTime::now()).as_secs();
+fn left_in_words(validity: Validity) -> String {
+    let left = validity.left(SystemTime::now()).as_secs();
     match left {
         0 => "which has expired".into(),
         1..172_800 => format!("valid for {} more minutes", left / 60),
@@ -165,10 +169,16 @@ enum Alert {
     Soon,
     Now,
     Over,
+    /// Its time has not begun: the clock is wrong.
+    Early,
 }
 
 impl Alert {
-    fn of(left: Duration) -> Option<Self> {
+    fn of(validity: Validity, now: SystemTime) -> Option<Self> {
+        if now < validity.begins() { Some(Self::Early) } else { Self::of_left(validity.left(now)) }
+    }
+
+    fn of_left(left: Duration) -> Option<Self> {
         if left.is_zero() {
             Some(Self::Over)
         } else if left < ERROR_BELOW {
@@ -185,8 +195,11 @@ impl Alert {
             Self::Soon => tracing::warn!(days, "the certificate ends in {days} days; {renew}"),
             Self::Now => tracing::error!(days, "the certificate ends in {days} days; {renew}"),
             Self::Over => tracing::error!(
-                "the certificate has expired: no server or client connects to this one any more; \
-                 {renew}"
+                "the certificate has expired, by this machine's clock: mend the clock if it is \
+                 wrong, else no server or client connects to this one any more; {renew}"
+            ),
+            Self::Early => tracing::error!(
+                "the certificate was made in the future, by this machine's clock: mend the clock"
             ),
         }
     }
@@ -199,8 +212,8 @@ struct Alarm {
 }
 
 impl Alarm {
-    fn look(&mut self, now: Duration, left: Duration) -> Option<Alert> {
-        let alert = Alert::of(left)?;
+    fn look(&mut self, now: Duration, alert: Option<Alert>) -> Option<Alert> {
+        let alert = alert?;
         let said = self.said.is_some_and(|(said, at)| said == alert && now < at + AGAIN);
         if said {
             return None;
@@ -225,7 +238,7 @@ mod tests {
         for hour in 0..24 * 95 {
             let now = Duration::from_hours(hour);
             let left = days(90).saturating_sub(now);
-            said.extend(alarm.look(now, left).map(|alert| (alert, left)));
+            said.extend(alarm.look(now, Alert::of_left(left)).map(|alert| (alert, left)));
         }
         let count = |alert| said.iter().filter(|(said, _)| *said == alert).count();
         assert_eq!((count(Alert::Soon), count(Alert::Now), count(Alert::Over)), (23, 7, 5));

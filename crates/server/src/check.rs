@@ -1,9 +1,10 @@
 //! Would this server start? Everything that a start looks at, and nothing changed.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use chatty_net::endpoint::BindError;
-use chatty_net::{Endpoint, ServerEndpointConfig};
+use chatty_net::{Endpoint, ServerEndpointConfig, in_time};
 
 use crate::config::{self, Config, ConfigError};
 use crate::credentials::{self, Proof, ProofError};
@@ -48,6 +49,11 @@ pub fn check(file: &std::path::Path) -> Result<(Config, Proof), CheckError> {
         .build()
         .map_err(CheckError::Runtime)?;
     runtime.block_on(async { bind(&config, &proof).map(drop) })?;
+    // It would start, and take no writes: better to know it before.
+    in_time(proof.validity, SystemTime::now()).map_err(|error| CheckError::Bind {
+        file: config.certificate.clone(),
+        source: BindError::Credentials(error),
+    })?;
     Ok((config, proof))
 }
 

@@ -198,7 +198,7 @@ fn reissue(dir: &Path, name: &str) -> Done {
 
 fn check(config: &Path) -> Done {
     let (config, proof) = check::check(config)?;
-    let left = proof.ends.left(std::time::SystemTime::now()).as_secs() / 86_400;
+    let left = proof.validity.left(std::time::SystemTime::now()).as_secs() / 86_400;
     println!("{}: good; its certificate is valid for {left} more days", config.name);
     Ok(())
 }

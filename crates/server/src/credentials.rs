@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use chatty_core::id::{ClusterId, Slot};
 use chatty_core::token::TokenKey;
-use chatty_net::pki::{NotAfter, PkiError};
+use chatty_net::pki::{PkiError, Validity};
 use chatty_net::{Credentials, CredentialsError, Identity};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -17,8 +17,8 @@ use crate::files::{self, FileError};
 pub struct Proof {
     /// Who the certificate says it is.
     pub identity: Identity,
-    /// Until when.
-    pub ends: NotAfter,
+    /// When that is good.
+    pub validity: Validity,
     /// The certificate and its key.
     pub credentials: Credentials,
     /// The authority's certificate.
@@ -75,8 +75,8 @@ pub enum ProofError {
     },
 }
 
-/// Reads the files of a server. Whether the authority signed the certificate, whether it is in
-/// time and whether the key belongs to it is checked by [`chatty_net::Endpoint::server`].
+/// Reads the files of a server. Whether the authority signed the certificate and whether the key
+/// belongs to it is checked by [`chatty_net::Endpoint::server`].
 ///
 /// # Errors
 /// See [`ProofError`].
@@ -84,7 +84,7 @@ pub fn load(config: &Config) -> Result<Proof, ProofError> {
     let cert_pem = files::read(&config.certificate)?;
     let key_pem = files::read(&config.key)?;
     let authority_pem = files::read(&config.authority)?;
-    let (identity, ends) = identity_of(&cert_pem)
+    let (identity, validity) = identity_of(&cert_pem)
         .map_err(|source| ProofError::Certificate { file: config.certificate.clone(), source })?;
     if identity.slot != config.name {
         let (of, name) = (identity.slot, config.name.clone());
@@ -93,7 +93,7 @@ pub fn load(config: &Config) -> Result<Proof, ProofError> {
     let (token_key_of, token_key) = parse_token_key(&files::read(&config.token_key)?)
         .ok_or_else(|| ProofError::TokenKey { file: config.token_key.clone() })?;
     let credentials = Credentials { cert_pem, key_pem };
-    Ok(Proof { identity, ends, credentials, authority_pem, token_key, token_key_of })
+    Ok(Proof { identity, validity, credentials, authority_pem, token_key, token_key_of })
 }
 
 impl Proof {
@@ -115,7 +115,7 @@ impl Proof {
 }
 
 /// Who a certificate says it is of; not verified.
-pub(crate) fn identity_of(pem: &str) -> Result<(Identity, NotAfter), CredentialsError> {
+pub(crate) fn identity_of(pem: &str) -> Result<(Identity, Validity), CredentialsError> {
     let leaf =
         CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| PkiError::NotACertificate)?;
     Ok(Identity::from_certificate(&leaf)?)

@@ -10,11 +10,12 @@ use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
 use chatty_core::session::ServerAddr;
-use chatty_core::store::{Store as _, StoreError};
+use chatty_core::store::{Store, StoreError};
 use chatty_net::{Accepted, Endpoint, Identity};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::again;
 use crate::backup::Source;
 use crate::certificate::Renewer;
 use crate::check::{self, CheckError};
@@ -28,8 +29,8 @@ use crate::gateway::quic::Gateway;
 use crate::links::{Dialler, Gate, GreetError, Greeter, Links, PARALLEL};
 use crate::logging;
 use crate::random::{self, NoRandomness};
+use crate::store::{self, FjallStore};
 use crate::watchdog::{self, Pulse, Watchdog};
-use crate::{again, store};
 
 /// Threads for connections and the replica. With two, encryption and the replica run beside each
 /// other; more would spread a small server's work over more caches than it fills.
@@ -115,13 +116,22 @@ struct Running {
 impl Running {
     /// Opens everything, begins a new run, and starts to work.
     fn start(config: Config) -> Result<Self, RunError> {
+        let origin = Origin::at(Clock::start().now().wall_ms, random::bits128()?);
+        Self::start_as(config, origin, |store| store)
+    }
+
+    /// The same as a run of that name, on what is made of the disk.
+    fn start_as<S: Store + Send + 'static>(
+        config: Config,
+        origin: Origin,
+        disk: impl FnOnce(FjallStore) -> S,
+    ) -> Result<Self, RunError> {
         let proof = credentials::load(&config).map_err(CheckError::from)?;
         data_dir::check(&config.data, &proof.identity).map_err(CheckError::from)?;
         let endpoint = check::bind(&config, &proof)?;
         let data = DataDir::open(&config.data, &proof.identity).map_err(CheckError::from)?;
         let broken = |source| RunError::Store { data: config.data.clone(), source };
         let clock = Clock::start();
-        let origin = Origin::at(clock.now().wall_ms, random::bits128()?);
         let begun = store::begin(&data.database(), origin).map_err(broken)?;
         let store::Begun { store, prev, loaded } = begun;
         let store = store.with_reserve(config.disk_reserve);
@@ -194,6 +204,7 @@ impl Running {
         let pulse = Pulse::default();
         let watchdog = Watchdog::start(pulse.clone(), config.watchdog, watchdog::end_process)?;
         let links = (links, standing);
+        let store = disk(store);
         let driver = Driver::start(replica, clock, store, links, (doors.clone(), inbox), pulse)?;
         let driver = tokio::spawn(driver.run());
         let (name, listen) = (config.name.clone(), config.listen);

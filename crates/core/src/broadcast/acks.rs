@@ -173,11 +173,15 @@ impl Broadcast {
     }
 
     /// How many events of a log are known to be on the disk of a slot's newest holder. A disk that
-    /// was rolled back counts for nothing.
+    /// was rolled back counts for nothing, and so does what others hold under the names of a log of
+    /// which there are two.
     pub fn on_disk_of(&self, slot: &Slot, log: Log) -> u64 {
         if *slot == self.slot {
             let counts = self.standing != Standing::RolledBack;
             return if counts { self.durable.upto(log) } else { 0 };
+        }
+        if self.is_forked(log) {
+            return 0;
         }
         let holder = self.slots.get(slot).map(|holder| holder.server);
         let sound = holder.filter(|server| !self.rolled_back.contains(server));
@@ -230,8 +234,18 @@ impl Broadcast {
 
     /// The furthest that live links claim of a log, if it can be had.
     pub fn claims(&self, log: Log) -> u64 {
-        let forked = self.logs.get(&log).is_some_and(|state| state.forked);
-        if forked { 0 } else { self.most_held(log) }
+        if self.is_forked(log) { 0 } else { self.most_held(log) }
+    }
+
+    /// Whether two contents were seen under one name of that log.
+    pub(super) fn is_forked(&self, log: Log) -> bool {
+        self.logs.get(&log).is_some_and(|state| state.forked)
+    }
+
+    /// Whether another machine makes events under the names of this run: what this one would make
+    /// now reaches nobody.
+    pub fn runs_twice(&self) -> bool {
+        self.is_forked(self.own)
     }
 
     /// What the disk being written or waiting holds back: whether everything applied is durable.

@@ -317,6 +317,10 @@ impl Broadcast {
             },
         );
         self.send_digest(link);
+        let made_there = self.links.get(&link).map(|link| Log::of(link.peer.origin));
+        if let Some(log) = made_there.filter(|log| self.is_forked(*log)) {
+            self.send_control(link, Frame::Forked(Logs { logs: vec![log] }));
+        }
     }
 
     /// A link is down.
@@ -359,6 +363,12 @@ impl Broadcast {
             }
             Frame::Lagging(_) => {
                 self.on_lagging(link);
+                Ok(())
+            }
+            Frame::Forked(Logs { logs }) => {
+                if logs.contains(&self.own) {
+                    self.fork(self.own, link);
+                }
                 Ok(())
             }
             Frame::RolledBack(lost) => {
@@ -545,14 +555,26 @@ impl Broadcast {
         self.waiting.remove(&log);
         let held = state.held();
         let peer = self.links.get(&link).map_or_else(String::new, |l| l.peer.slot.to_string());
-        self.out.push_back(Output::Log(
-            Severity::Error,
+        let what = if log == self.own {
+            format!(
+                "FORK: {peer} has events of this run ({log}) that this server never made: the run \
+                 goes on twice, as if the machine had been cloned. This server takes no writes any \
+                 more (it goes on reading). Stop the clone, then start this server again: each \
+                 start is a new run."
+            )
+        } else {
             format!(
                 "FORK: log {log} differs from the copy of {peer} at or before event {held}; it is \
                  no longer taken nor served. If a machine was cloned, stop the clone; then wipe \
                  the server whose copy is wrong."
-            ),
-        ));
+            )
+        };
+        self.out.push_back(Output::Log(Severity::Error, what));
+        // Whoever makes its events need not have seen the others.
+        let makers = self.links.iter().filter(|(_, link)| link.peer.origin == log.origin);
+        for maker in makers.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.send_control(maker, Frame::Forked(Logs { logs: vec![log] }));
+        }
     }
 
     fn push_later(&mut self, log: Log, entry: Entry, hops: u8, from: Option<LinkId>) {

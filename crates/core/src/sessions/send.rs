@@ -114,6 +114,11 @@ impl Replica {
             let why = "this server's clock is off, it takes no writes; another server does";
             return Err(refusal(request, Code::ClockSkew, why));
         }
+        if self.broadcast.runs_twice() {
+            let why = "this server runs twice (its machine was cloned), it takes no writes; another \
+                       server does";
+            return Err(refusal(request, Code::NotReady, why));
+        }
         if let Some(why) = &self.refusing {
             let why = format!("the disk of this server takes no writes ({why}); another one does");
             return Err(refusal(request, Code::Storage, why));

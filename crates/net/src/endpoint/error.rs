@@ -105,10 +105,10 @@ pub enum DialError {
         /// What TLS says.
         reason: String,
     },
-    /// Its certificate has ended, or has not begun.
+    /// Its certificate has ended, by our clock.
     #[error(
-        "the certificate of {address} is out of time ({reason}); renew it there (chatty-server \
-         renew), unless a clock is wrong"
+        "by this machine's clock the certificate of {address} has ended ({reason}): mend the clock \
+         if it is wrong, else renew the certificate there (chatty-server renew)"
     )]
     OutOfTime {
         /// Where.

@@ -1,5 +1,3 @@
-use std::time::SystemTime;
-
 use bytes::{BufMut, Bytes};
 use chatty_core::frame::Class;
 use chatty_core::id::{ClusterId, ServerId, Slot};
@@ -227,21 +225,6 @@ async fn credentials_that_do_not_fit_are_told_apart() {
 
     assert_eq!(refused(&good.credentials, same_id.cert_pem()), CredentialsError::NotSigned);
 
-    let over = ours.issue_server(&identity(ours.cluster(), 1), Duration::ZERO).unwrap();
-    // It ends in this second, cut to whole seconds: it is over by the next.
-    let over = loop {
-        let second = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-        };
-        let leaf = crate::tls::tests::leaf(&over);
-        let (_, not_after) = Identity::from_certificate(&leaf).unwrap();
-        if second(SystemTime::now()) > second(not_after.time()) {
-            break refused(&over, ours.cert_pem());
-        }
-        std::thread::yield_now();
-    };
-    assert!(matches!(over, CredentialsError::Expired { .. }), "{over:?}");
-
     let key_pem = config(&ours, 1).credentials.key_pem;
     let mixed = Credentials { key_pem, ..good.credentials.clone() };
     assert_eq!(refused(&mixed, ours.cert_pem()), CredentialsError::KeyMismatch);
@@ -304,6 +287,28 @@ async fn an_expired_certificate_is_refused_with_the_reason_on_both_sides() {
     let error = good.dial_peer(late_address, PATIENCE).await.unwrap_err();
     assert!(matches!(error, DialError::OutOfTime { .. }), "{error:?}");
     assert!(error.to_string().contains("renew"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_ended_does_not_take_the_place_of_a_good_one() {
+    let authority = authority(1);
+    let (endpoint, _) = server(&authority, 1);
+    let over = authority.issue_server(&identity(authority.cluster(), 1), Duration::ZERO).unwrap();
+    // It ends in this second, cut to whole seconds: it is over by the next.
+    let refused = soon(async {
+        loop {
+            match endpoint.reload(&over, authority.cert_pem()) {
+                Err(error) => return error,
+                Ok(()) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+            let good = config(&authority, 1).credentials;
+            endpoint.reload(&good, authority.cert_pem()).unwrap();
+        }
+    });
+    let refused = refused.await;
+    let ReloadError::Credentials(CredentialsError::Expired { .. }) = refused else {
+        panic!("{refused:?}")
+    };
 }
 
 #[tokio::test]

@@ -18,10 +18,10 @@ fn an_identity_comes_back_from_its_certificate_with_the_date() {
     let authority = Authority::generate(ClusterId::new(1)).unwrap();
     let issued = authority.issue_server(&identity(1), SERVER_VALIDITY).unwrap();
 
-    let (read, not_after) = Identity::from_certificate(&der(&issued.cert_pem)).unwrap();
+    let (read, validity) = Identity::from_certificate(&der(&issued.cert_pem)).unwrap();
 
     assert_eq!(read, identity(1));
-    let left = not_after.left(SystemTime::now());
+    let left = validity.left(SystemTime::now());
     let expected = SERVER_VALIDITY - Duration::from_secs(60)..=SERVER_VALIDITY;
     assert!(expected.contains(&left), "{left:?}");
 }

@@ -15,7 +15,6 @@ use chatty_core::io::Input;
 use chatty_core::store::{Batch, Query, Reader, Rows, Store, StoreError};
 
 use super::inbox::{Doors, Event};
-use crate::store::FjallStore;
 
 const READERS: usize = 2;
 /// A failed write is repeated after this, doubling…
@@ -38,7 +37,10 @@ pub(super) struct Gone;
 
 impl Disk {
     /// Starts the threads.
-    pub(super) fn start(store: FjallStore, doors: &Doors) -> std::io::Result<Self> {
+    pub(super) fn start<S: Store + Send + 'static>(
+        store: S,
+        doors: &Doors,
+    ) -> std::io::Result<Self> {
         let (reads, to_read) = mpsc::channel();
         let to_read = Arc::new(Mutex::new(to_read));
         for _ in 0..READERS {
@@ -91,7 +93,7 @@ fn read(reader: &impl Reader, jobs: &Mutex<Receiver<Read>>, doors: &Doors) {
     }
 }
 
-fn write(mut store: FjallStore, jobs: &Receiver<Write>, doors: &Doors) {
+fn write(mut store: impl Store, jobs: &Receiver<Write>, doors: &Doors) {
     while let Ok((token, batch)) = jobs.recv() {
         let mut told = String::new();
         let mut wait = RETRY_MIN;

@@ -18,6 +18,7 @@ use chatty_core::frame::{Frame as CoreFrame, Ping};
 use chatty_core::id::{LinkId, Origin, SessionId, Slot};
 use chatty_core::io::{Input, Output, Severity, Standing};
 use chatty_core::replica::Replica;
+use chatty_core::store::Store;
 use chatty_core::time::{Now, Time};
 
 use tokio::sync::watch;
@@ -25,7 +26,6 @@ use tokio::sync::watch;
 use crate::backup::Held;
 use crate::close::{self, DONE, DUPLICATE, DUPLICATE_DISK, Lost, REFUSED};
 use crate::links::{Admission, Contests, Links, Ready, duplicate};
-use crate::store::FjallStore;
 use crate::watchdog::{Doing, Pulse, TURN};
 use disk::Disk;
 use encode::{TooLong, encode};
@@ -126,10 +126,10 @@ enum Stage {
 
 impl Driver {
     /// Starts the disk's threads.
-    pub(crate) fn start(
+    pub(crate) fn start<S: Store + Send + 'static>(
         replica: Replica,
         clock: Clock,
-        store: FjallStore,
+        store: S,
         (links, standing): (Links, watch::Sender<Standing>),
         (doors, inbox): (Doors, Inbox),
         pulse: Pulse,
@@ -515,7 +515,7 @@ fn doing_input(input: &Input) -> Doing {
         Input::Persisted(..) => Doing::Persisted,
         Input::PersistFailed(..) => Doing::PersistFailed,
         Input::ReadDone(..) => Doing::ReadDone,
-        Input::Drain | Input::Resume | Input::Certificate(_) | Input::Stop => Doing::Operator,
+        Input::Drain | Input::Resume | Input::Certificate(..) | Input::Stop => Doing::Operator,
     }
 }
 

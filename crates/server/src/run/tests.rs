@@ -89,9 +89,12 @@ impl Made {
 
     async fn connect(&self, name: &str) -> Client {
         let server = self.cluster.servers.iter().find(|s| s.name.as_str() == name).unwrap();
+        self.connect_to(server.addr.parse().unwrap()).await
+    }
+
+    async fn connect_to(&self, address: std::net::SocketAddr) -> Client {
         let endpoint = Endpoint::client().unwrap();
         let trust = Trust::pinned(self.cluster.authority).unwrap();
-        let address = server.addr.parse().unwrap();
         let connection = endpoint.dial_server(address, &trust, LIMIT).await.unwrap();
         let (to, from) = connection.open_bi().await.unwrap();
         let (to, from) = (FrameWriter::new(to), FrameReader::new(from));
@@ -160,7 +163,7 @@ impl Client {
     }
 
     /// The first item that fits.
-    async fn find<T>(&mut self, fits: impl Fn(Item) -> Option<T>) -> T {
+    async fn find<T>(&mut self, mut fits: impl FnMut(Item) -> Option<T>) -> T {
         let found = async {
             loop {
                 if let Some(found) = fits(self.next().await.expect("the session goes on")) {
@@ -322,4 +325,6 @@ async fn a_server_outside_the_configuration_is_not_linked() {
     stop(s2).await;
 }
 
+mod cloned;
 mod newer;
+mod slow;

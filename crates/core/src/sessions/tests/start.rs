@@ -12,6 +12,13 @@ use crate::time::Hlc;
 const LOG: Log = Log::of(Origin::new(77));
 
 fn link(world: &mut World, n: u64, haves: &[(u64, u64)]) {
+    link_up(world, n);
+    let haves = haves.iter().map(|(upto, chain)| Have { log: LOG, upto: *upto, chain: *chain });
+    let frame = Frame::Vector(Haves { haves: haves.collect() });
+    world.give(Input::Frame(LinkId(n), frame));
+}
+
+pub(super) fn link_up(world: &mut World, n: u64) {
     let peer = Peer {
         slot: Slot::new(format!("s{n}")).unwrap(),
         generation: 1,
@@ -20,9 +27,6 @@ fn link(world: &mut World, n: u64, haves: &[(u64, u64)]) {
         standing: Standing::Sound,
     };
     world.give(Input::LinkUp(LinkId(n), peer));
-    let haves = haves.iter().map(|(upto, chain)| Have { log: LOG, upto: *upto, chain: *chain });
-    let frame = Frame::Vector(Haves { haves: haves.collect() });
-    world.give(Input::Frame(LinkId(n), frame));
 }
 
 fn at(world: &mut World, ms: u64) -> ServerState {
