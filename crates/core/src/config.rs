@@ -60,8 +60,8 @@ pub enum Links {
     Sound,
     /// Frames are lost without a word, and no link ever goes down: bare datagrams. Every frame is
     /// accompanied by a `Have` of all that is held; alone it goes after [`Timing::have_tick`], if it
-    /// is news, and every [`Timing::ping_period`] to whoever has not shown for
-    /// [`Timing::suspect_after`] to have what is here.
+    /// is news, at once to whoever lacks what was said [`Timing::want_retry_min`] ago, and every
+    /// [`Timing::ping_period`] to whoever has not shown for [`Timing::suspect_after`] to have it.
     Lossy,
 }
 

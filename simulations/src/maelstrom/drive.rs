@@ -155,6 +155,7 @@ impl Script {
             Phase::Busy => self.busy(now),
             Phase::Recovery if self.phase_ends <= now => {
                 self.phase = Phase::End;
+                self.whole_until(now);
                 self.phase_ends = now + END_MAX;
                 let questions = self.clients.end(now);
                 self.ask(now, questions);
@@ -179,6 +180,7 @@ impl Script {
             let cut = kinds[self.rng.below(kinds.len() as u64) as usize];
             self.network.cut(cut.pairs(self.scenario.nodes, &mut self.rng));
             self.cut = Some((cut, now));
+            self.whole_until(now);
         }
         self.next_cut = now + self.pause();
     }
@@ -192,7 +194,14 @@ impl Script {
     fn heal(&mut self, now: Time) {
         self.network.cut(BTreeSet::new());
         if let Some((cut, began)) = self.cut.take() {
-            self.cuts.push(Healed { cut, began, healed: now, stable: Duration::ZERO });
+            let (whole, stable) = (Duration::ZERO, Duration::ZERO);
+            self.cuts.push(Healed { cut, began, healed: now, whole, stable });
+        }
+    }
+
+    fn whole_until(&mut self, now: Time) {
+        if let Some(last) = self.cuts.last_mut() {
+            last.whole = now.since(last.healed);
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Healed {
     pub began: Time,
     /// Until when.
     pub healed: Time,
+    /// For how long the network was whole then.
+    pub whole: Duration,
     /// How much later everything known before the heal was everywhere.
     pub stable: Duration,
 }
@@ -85,9 +87,9 @@ impl Report {
         durations.get(at).copied().unwrap_or_default()
     }
 
-    /// The longest that it took after a heal.
-    pub fn slowest_heal(&self) -> Duration {
-        self.cuts.iter().map(|cut| cut.stable).max().unwrap_or_default()
+    /// The longest that it took after a heal, of those that were whole for so long.
+    pub fn slowest_heal(&self, whole: Duration) -> Option<Duration> {
+        self.cuts.iter().filter(|cut| cut.whole >= whole).map(|cut| cut.stable).max()
     }
 
     /// Whether nothing was lost and nobody was told nonsense.
@@ -132,9 +134,10 @@ impl fmt::Display for Report {
         for cut in &self.cuts {
             writeln!(
                 f,
-                "cut {:?} of {:.1} s: stable {:.0} ms after the heal",
+                "cut {:?} of {:.1} s, whole for {:.1} s: stable {:.0} ms after the heal",
                 cut.cut,
                 cut.healed.since(cut.began).as_secs_f64(),
+                cut.whole.as_secs_f64(),
                 ms(cut.stable)
             )?;
         }

@@ -3,9 +3,10 @@
 //! Nothing said once can be relied on, so all that is held is said whenever anything is said: any frame
 //! is accompanied by the whole `Have`, and any that arrives shows all that was missed, whoever's it is
 //! and whatever got lost before it. A link that is quiet costs nothing: alone a `Have` travels only if
-//! it is news, after `have_tick`, and to whoever *owes a proof*, that is, has not shown for
-//! `suspect_after` to have what is here: the link may be cut, and is probed every `ping_period` until it
-//! does. The first frame after a heal is then one of those, at the latest.
+//! it is news, after `have_tick`, and to whoever *owes a proof*, that is, has not shown to have what is
+//! here. Whoever says something that lacks it is told again at once: in answer, a frame that crosses a
+//! healed cut in one direction mends the other too. Whoever says nothing for `suspect_after` may be cut
+//! off, and is probed every `ping_period`.
 //!
 //! [`Links::Lossy`]: crate::config::Links::Lossy
 
@@ -41,11 +42,15 @@ impl Broadcast {
         }
     }
 
-    /// A frame came: it may have proven something.
-    pub(super) fn heard_lossy(&mut self, now: Now, link: LinkId) {
+    /// A `Have` came: it proves what it covers. What it should cover and does not got lost on the
+    /// way, so the other end is told again, at once.
+    pub(super) fn prove(&mut self, now: Now, link: LinkId) {
+        let patience = self.timing.want_retry_min;
         let Some(link) = self.links.get_mut(&link) else { return };
-        let Some((_, owed)) = &link.proof.owed else { return };
+        let Some((since, owed)) = &link.proof.owed else { return };
         if !link.covers(owed) {
+            let old = *since + patience <= now.time;
+            link.touched |= old && link.proof.sent + patience <= now.time;
             return;
         }
         let more = !link.covers(&self.durable);

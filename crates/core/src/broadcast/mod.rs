@@ -366,9 +366,10 @@ impl Broadcast {
         if !self.links.contains_key(&link) {
             return Ok(()); // in flight when the link went down
         }
+        let proves = self.lossy && matches!(frame, Frame::Have(_));
         let taken = self.take_frame(now, link, frame);
-        if self.lossy {
-            self.heard_lossy(now, link);
+        if proves {
+            self.prove(now, link);
         }
         taken
     }
