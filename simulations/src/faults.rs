@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use chatty_core::config::{Feeds, Limits};
+use chatty_core::config::{Feeds, Limits, Mesh, Start};
 use chatty_core::event::Retention;
 use chatty_core::rng::Rng;
 
@@ -94,6 +94,8 @@ pub struct Swarm {
     pub fsync_micros: (u64, u64),
     /// How many links push a log to a server.
     pub feeds: Feeds,
+    /// Who pushes what to begin with.
+    pub mesh: Mesh,
     /// How long messages are kept.
     pub retention: Retention,
     /// Bounds, often tight.
@@ -158,8 +160,15 @@ impl Swarm {
             feeds,
             retention: retention(rng),
             limits: limits(rng),
+            // From a copy: it was not drawn once, and every other draw of a seed is what it was.
+            mesh: Mesh { start: start(rng.clone()), ..Mesh::default() },
         }
     }
+}
+
+/// As if everybody asked for everything, or as if everybody had pruned already.
+fn start(mut rng: Rng) -> Start {
+    if rng.one_in(2) { Start::Pruned } else { Start::Flooded }
 }
 
 /// Mostly everything is kept; else so little that floors move in a short run.

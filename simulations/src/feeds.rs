@@ -44,6 +44,7 @@ pub fn cost(servers: usize, feeds: Feeds, seed: u64) -> Result<Cost, Failure> {
         delay_micros: (200, 300),
         fsync_micros: (100, 200),
         feeds,
+        mesh: Default::default(),
         retention: Default::default(),
         limits: Limits::default(),
     };

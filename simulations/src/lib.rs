@@ -8,6 +8,7 @@ pub mod disk;
 pub mod faults;
 pub mod feeds;
 pub mod history;
+pub mod maelstrom;
 mod network;
 mod person;
 mod server;

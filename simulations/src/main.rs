@@ -27,6 +27,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Run Maelstrom's broadcast workload against nodes that speak its protocol.
+    Maelstrom(chatty_simulations::maelstrom::command::Command),
     /// Run seeds; the first that breaks a rule is named with the command that repeats it.
     Run {
         /// How many seeds.
@@ -47,6 +49,7 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Feeds { seed } => feeds(seed),
+        Command::Maelstrom(command) => command.run(),
         Command::Run { first, narrate: true, .. } => narrate(first),
         Command::Run { seeds, first, each_fault, narrate: false } => {
             sweep(first, seeds, each_fault)

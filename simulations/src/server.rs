@@ -158,6 +158,7 @@ impl World {
             servers: server.cluster.clone(),
             token_key: TokenKey::new([1; 32]),
             feeds: self.swarm.feeds,
+            mesh: self.swarm.mesh,
             timing: Timing { floor_period: FLOOR_PERIOD, ..Timing::default() },
             retention: self.swarm.retention,
             limits: self.swarm.limits.clone(),

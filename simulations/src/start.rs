@@ -27,6 +27,7 @@ pub fn the_only_holder_dies(seed: u64) -> Result<u64, Failure> {
         delay_micros: (150_000, 1),
         fsync_micros: (100, 200),
         feeds: Feeds::DEFAULT,
+        mesh: Default::default(),
         retention: Default::default(),
         limits: Limits::default(),
     };

@@ -30,6 +30,41 @@ impl Feeds {
     }
 }
 
+/// What a server may take for granted about the others and the links to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Mesh {
+    /// Who pushes what before anybody has asked for anything.
+    pub start: Start,
+    /// What links do to frames.
+    pub links: Links,
+}
+
+/// Who pushes a log to whom before anybody has asked for anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Start {
+    /// Everybody to everybody; receivers prune what is too much. Needs to know nothing, and costs
+    /// up to two floods for each log.
+    #[default]
+    Flooded,
+    /// The log's own server, and as many spares as there are feeds beyond one, drawn from the
+    /// order of the configuration: all servers of it are meant to be linked to each other. Where a
+    /// link is missing, `Have` and `Want` find it out and ask another server to push.
+    Pruned,
+}
+
+/// What links do to frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Links {
+    /// A frame arrives, in order, or the link goes down: QUIC.
+    #[default]
+    Sound,
+    /// Frames are lost without a word, and no link ever goes down: bare datagrams. Every frame is
+    /// accompanied by a `Have` of all that is held; alone it goes after [`Timing::have_tick`], if it
+    /// is news, at once to whoever lacks what was said [`Timing::want_retry_min`] ago, and every
+    /// [`Timing::ping_period`] to whoever has not shown for [`Timing::suspect_after`] to have it.
+    Lossy,
+}
+
 /// Who this server is: fixed for one run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Me {
@@ -60,6 +95,8 @@ pub struct Config {
     pub token_key: TokenKey,
     /// How many links push each log to this server.
     pub feeds: Feeds,
+    /// What may be taken for granted about the others.
+    pub mesh: Mesh,
     /// Times.
     pub timing: Timing,
     /// Bounds.
@@ -89,6 +126,9 @@ pub struct Timing {
     /// `Have`s that ride on no other frame travel alone this long after the fsync. 100 ms: at 50
     /// servers 490 frames a second and server.
     pub have_tick: Duration,
+    /// The same for the `Have` that a log's own server waits for, because it answers clients by it:
+    /// at once by default. With `have_tick` nobody is in a hurry.
+    pub ack_tick: Duration,
     /// An announced event that was not pushed is asked for after this. 50 ms on a LAN; twice the
     /// 99th percentile of the round trip on a WAN. Grafting at once pulls duplicates in normal
     /// jitter (Riak's trees).
@@ -133,6 +173,7 @@ impl Default for Timing {
         let ms = Duration::from_millis;
         Self {
             have_tick: ms(100),
+            ack_tick: ms(0),
             ihave_timeout: ms(50),
             gap_delay: ms(20),
             want_retry_min: ms(100),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatty_core::config::{Config as CoreConfig, Me, Timing};
+use chatty_core::config::{Config as CoreConfig, Me, Mesh, Timing};
 use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
@@ -158,6 +158,7 @@ impl Running {
             servers: config.servers.clone(),
             token_key: proof.token_key.clone(),
             feeds: config.feeds,
+            mesh: Mesh::default(),
             timing: Timing { floor_period: config.floor_period, ..Timing::default() },
             limits: config.limits.clone(),
             retention: config.retention,

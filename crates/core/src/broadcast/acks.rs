@@ -53,10 +53,15 @@ impl Broadcast {
             last = Some(entry.log);
             for link in self.links.values_mut() {
                 link.unannounced.insert(entry.log);
-                link.announce_at.get_or_insert(now.time + self.timing.have_tick);
                 // The log's own server waits for this to answer its client.
-                link.touched |= link.peer.origin == entry.log.origin;
+                let awaited = link.peer.origin == entry.log.origin;
+                let tick = if awaited { self.timing.ack_tick } else { self.timing.have_tick };
+                let at = now.time + tick;
+                link.announce_at = Some(link.announce_at.map_or(at, |due| due.min(at)));
             }
+        }
+        if self.lossy {
+            self.owe_proofs(now);
         }
         Some(batch)
     }

@@ -22,7 +22,9 @@ pub(super) struct Feeding {
     feeds: Vec<Feed>,
     /// Links we told to stop.
     pruned: BTreeSet<LinkId>,
-    /// Links that told us to stop, or whose queue we dropped.
+    /// Links that do not push it by the plan (see `plan.rs`), without having been told.
+    idle: BTreeSet<LinkId>,
+    /// Links that told us to stop, or whose queue we dropped, or that do not expect it by the plan.
     muted: BTreeSet<LinkId>,
     /// Superfluous copies: how many since when.
     duplicates: BTreeMap<LinkId, (u8, Time)>,
@@ -51,11 +53,34 @@ impl Feeding {
 
     pub(super) fn unprune(&mut self, link: LinkId) {
         self.pruned.remove(&link);
+        self.idle.remove(&link);
+    }
+
+    /// The other end does not expect it to be pushed.
+    pub(super) fn mute(&mut self, link: LinkId) {
+        self.muted.insert(link);
+    }
+
+    /// The other end is taken not to push it, unless it was seen to, or was told.
+    pub(super) fn expect_nothing(&mut self, link: LinkId) {
+        if !self.pruned.contains(&link) && self.feeds.iter().all(|feed| feed.link != link) {
+            self.idle.insert(link);
+        }
+    }
+
+    /// Links that do not push it, told or not.
+    fn silent(&self) -> impl Iterator<Item = LinkId> {
+        self.pruned.union(&self.idle).copied()
+    }
+
+    fn is_silent(&self, link: LinkId) -> bool {
+        self.pruned.contains(&link) || self.idle.contains(&link)
     }
 
     fn forget(&mut self, link: LinkId) {
         self.feeds.retain(|feed| feed.link != link);
         self.pruned.remove(&link);
+        self.idle.remove(&link);
         self.muted.remove(&link);
         self.duplicates.remove(&link);
         self.pruned_at.remove(&link);
@@ -66,6 +91,8 @@ impl Feeding {
         assert!(self.feeds.is_sorted(), "the best feed is first");
         let fed: BTreeSet<_> = self.feeds.iter().map(|feed| feed.link).collect();
         assert!(fed.is_disjoint(&self.pruned), "a pruned link is no feed");
+        assert!(fed.is_disjoint(&self.idle), "a link that pushes is not idle");
+        assert!(self.pruned.is_disjoint(&self.idle), "a link that was told is not idle");
     }
 }
 
@@ -79,6 +106,7 @@ impl Broadcast {
         if feeding.pruned.contains(&link) {
             return; // frames in flight
         }
+        feeding.idle.remove(&link); // it does push
         if let Some(feed) = feeding.feeds.iter_mut().find(|feed| feed.link == link) {
             feed.hops = hops;
             feeding.feeds.sort();
@@ -144,16 +172,16 @@ impl Broadcast {
         let max = self.feeds.max();
         let Some(state) = self.logs.get(&log) else { return };
         let feeding = &state.feeding;
-        if feeding.pruned.is_empty() || log == self.own || now.time < feeding.regraft_at {
+        if feeding.silent().next().is_none() || log == self.own || now.time < feeding.regraft_at {
             return;
         }
         let live = |link: &LinkId| self.links.get(link).is_some_and(|l| !l.suspect);
-        let pushing = self.links.keys().filter(|l| live(l) && !feeding.pruned.contains(l)).count();
+        let pushing = self.links.keys().filter(|l| live(l) && !feeding.is_silent(**l)).count();
         if pushing >= max {
             return;
         }
-        let best = feeding.pruned.iter().filter(|l| live(l)).min_by_key(|id| self.rank(**id, log));
-        let Some(best) = best.copied() else { return };
+        let best = feeding.silent().filter(live).min_by_key(|id| self.rank(*id, log));
+        let Some(best) = best else { return };
         let Some(state) = self.logs.get_mut(&log) else { return };
         state.feeding.regraft_at = now.time + self.timing.prune_period;
         state.feeding.unprune(best);
@@ -173,13 +201,13 @@ impl Broadcast {
 
     /// The links' health changed: feeds that fell silent are replaced.
     pub fn check_feeds(&mut self, now: Now) {
-        let pruned: Vec<Log> = self
+        let thinned: Vec<Log> = self
             .logs
             .iter()
-            .filter(|(_, state)| !state.feeding.pruned.is_empty())
+            .filter(|(_, state)| state.feeding.silent().next().is_some())
             .map(|(log, _)| *log)
             .collect();
-        for log in pruned {
+        for log in thinned {
             self.regraft(now, log);
         }
     }
@@ -202,6 +230,7 @@ impl Broadcast {
     pub(super) fn on_lagging(&mut self, link: LinkId) {
         for state in self.logs.values_mut() {
             state.feeding.feeds.retain(|feed| feed.link != link);
+            state.feeding.idle.remove(&link);
             state.feeding.pruned.insert(link);
         }
     }

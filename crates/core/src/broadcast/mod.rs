@@ -8,15 +8,19 @@
 //!
 //! - `mod.rs`: logs, links, applying and pushing events
 //! - `feeds.rs`: who pushes what to whom
+//! - `plan.rs`: who does so before anybody has asked for anything
 //! - `repair.rs`: what is missing, and asking for it
 //! - `serve.rs`: answering those who ask
 //! - `acks.rs`: what is durable, here and elsewhere
+//! - `lossy.rs`: the same over links that lose frames without a word
 //! - `standing.rs`: how far disks are to be believed
 //!
 //! This module decides nothing about rooms or clients, and works without them.
 
 mod acks;
 mod feeds;
+mod lossy;
+mod plan;
 mod repair;
 mod serve;
 mod standing;
@@ -24,7 +28,7 @@ mod standing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::config::{Config, Feeds, Limits, Timing, VOTERS_MAX};
+use crate::config::{Config, Feeds, Limits, Links, Start, Timing, VOTERS_MAX};
 use crate::event::{BODY_BYTES_MAX, CHAIN_START, Event};
 use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
 use crate::id::{LinkId, Log, PersistToken, ReadToken, ServerId, Slot};
@@ -35,6 +39,8 @@ use crate::time::{Hlc, Now, Time};
 use crate::vector::Vector;
 
 use feeds::Feeding;
+use lossy::Proof;
+use plan::Known;
 use repair::{Answer, Repair};
 use serve::Serving;
 
@@ -126,6 +132,8 @@ struct Link {
     asked: Option<(u64, Arc<Vector>)>,
     /// What it has said of that so far.
     vector: BTreeMap<Log, u64>,
+    /// What it has yet to show that it has, if it loses frames.
+    proof: Proof,
 }
 
 impl Link {
@@ -176,6 +184,10 @@ pub struct Broadcast {
     voters: Vec<Slot>,
     majority: usize,
     feeds: Feeds,
+    start: Start,
+    lossy: bool,
+    /// All servers of the configuration, in its order.
+    ring: Vec<Slot>,
     timing: Timing,
     limits: Limits,
     rng: Rng,
@@ -230,6 +242,9 @@ impl Broadcast {
             voters: config.voters().cloned().collect(),
             majority: config.majority(),
             feeds: config.feeds,
+            start: config.mesh.start,
+            lossy: config.mesh.links == Links::Lossy,
+            ring: config.servers.iter().map(|server| server.name.clone()).collect(),
             timing: config.timing.clone(),
             limits: config.limits.clone(),
             rng: Rng::new(seed),
@@ -295,7 +310,9 @@ impl Broadcast {
     /// A link is up: everything is pushed to it from now on, and both say what they hold.
     pub fn link_up(&mut self, peer: Peer, link: LinkId) {
         self.hold_slot(&peer);
-        self.ensure_log(Log::of(peer.origin));
+        let log = Log::of(peer.origin);
+        let known = if self.logs.contains_key(&log) { Known::Before } else { Known::Now };
+        self.ensure_log(log);
         if peer.standing == Standing::RolledBack {
             self.says_rolled_back(&peer);
         }
@@ -314,9 +331,15 @@ impl Broadcast {
                 told: false,
                 asked: None,
                 vector: BTreeMap::new(),
+                proof: Proof::default(),
             },
         );
-        self.send_digest(link);
+        self.plan(link, known);
+        if self.lossy {
+            self.greet_lossy(link);
+        } else {
+            self.send_digest(link);
+        }
         let made_there = self.links.get(&link).map(|link| Log::of(link.peer.origin));
         if let Some(log) = made_there.filter(|log| self.is_forked(*log)) {
             self.send_control(link, Frame::Forked(Logs { logs: vec![log] }));
@@ -347,6 +370,15 @@ impl Broadcast {
         if !self.links.contains_key(&link) {
             return Ok(()); // in flight when the link went down
         }
+        let proves = self.lossy && matches!(frame, Frame::Have(_));
+        let taken = self.take_frame(now, link, frame);
+        if proves {
+            self.prove(now, link);
+        }
+        taken
+    }
+
+    fn take_frame(&mut self, now: Now, link: LinkId, frame: Frame) -> Result<(), String> {
         match frame {
             Frame::Events(events) => self.on_events(now, link, events),
             Frame::Range(range) => self.on_range(now, link, range),
@@ -593,7 +625,11 @@ impl Broadcast {
             self.push(&pushing);
         }
         self.pump_all();
-        self.announce(now);
+        if self.lossy {
+            self.announce_lossy(now);
+        } else {
+            self.announce(now);
+        }
         self.start_write();
     }
 
@@ -719,8 +755,9 @@ impl Broadcast {
             .iter()
             .filter_map(|log| self.logs.get(log).and_then(|state| state.repair.deadline()));
         let links = self.links.values().filter_map(|link| link.announce_at);
-        let digest = (!self.links.is_empty()).then_some(self.digest_at);
-        logs.chain(links).chain(digest).min()
+        let digest = (!self.lossy && !self.links.is_empty()).then_some(self.digest_at);
+        let proofs = self.links.values().filter_map(|link| self.proof_deadline(link));
+        logs.chain(links).chain(digest).chain(proofs).min()
     }
 
     /// Fires every timer due at `now`. `Have`s that are due travel at the next flush.
@@ -739,7 +776,9 @@ impl Broadcast {
         for log in due {
             self.repair(now, log);
         }
-        if self.digest_at <= now.time {
+        if self.lossy {
+            self.check_proofs(now);
+        } else if self.digest_at <= now.time {
             self.digest_at = now.time + self.timing.digest_period;
             let nth = self.rng.below(self.links.len() as u64) as usize;
             if let Some(link) = self.links.keys().nth(nth).copied() {

@@ -1,7 +1,7 @@
 //! Draining, by the inputs and outputs of one replica.
 
 use super::*;
-use crate::config::{Feeds, Limits, Me, Timing};
+use crate::config::{Feeds, Limits, Me, Mesh, Timing};
 use crate::event::{Retention, Topic};
 use crate::frame::{Have, Haves};
 use crate::id::{ClusterId, Log, Origin, ServerId};
@@ -36,6 +36,7 @@ fn linked() -> Replica {
         servers: [1, 2].map(|n| ServerAddr { name: slot(n), addr: format!("s{n}:1") }).into(),
         token_key: TokenKey::new([1; 32]),
         feeds: Feeds::DEFAULT,
+        mesh: Mesh::default(),
         timing: Timing::default(),
         limits: Limits::default(),
         retention: Retention::default(),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::config::{Config, Feeds, Limits, Me, Timing};
+use crate::config::{Config, Feeds, Limits, Me, Mesh, Timing};
 use crate::event::{Event, Retention};
 use crate::id::{
     AccountId, ClusterId, Mid, Origin, ReadToken, RequestId, ServerId, SessionId, Slot,
@@ -69,6 +69,7 @@ pub(super) fn world_of(limits: Limits, servers: usize, loaded: &Loaded) -> World
         servers: all,
         token_key: TokenKey::new([1; 32]),
         feeds: Feeds::DEFAULT,
+        mesh: Mesh::default(),
         timing: Timing::default(),
         limits,
         retention: Retention::default(),
