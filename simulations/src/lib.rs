@@ -9,6 +9,7 @@ pub mod faults;
 pub mod feeds;
 pub mod history;
 pub mod maelstrom;
+pub mod model;
 mod network;
 mod person;
 mod server;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chatty_core::config::Feeds;
 use chatty_simulations::faults::{Counts, Fault};
+use chatty_simulations::model::{self, SCOPES, Scope, Size};
 use chatty_simulations::run;
 use chatty_simulations::world::World;
 use clap::{Parser, Subcommand};
@@ -15,6 +16,10 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "chatty-simulations", version)]
 struct Cli {
+    /// Run with this bug on (`scripts/bugs` tries them all).
+    #[cfg(chatty_bugs)]
+    #[arg(long)]
+    bug: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -29,6 +34,18 @@ enum Command {
     },
     /// Run Maelstrom's broadcast workload against nodes that speak its protocol.
     Maelstrom(chatty_simulations::maelstrom::command::Command),
+    /// Explore every order of events in small clusters.
+    Model {
+        /// Only this one (`list` names all).
+        #[arg(long)]
+        scope: Option<String>,
+        /// The large scopes too.
+        #[arg(long)]
+        large: bool,
+        /// Stop a scope after so many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
     /// Run seeds; the first that breaks a rule is named with the command that repeats it.
     Run {
         /// How many seeds.
@@ -47,9 +64,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    #[cfg(chatty_bugs)]
+    if let Some(name) = &cli.bug {
+        use chatty_core::bugs::{Bug, choose};
+        let Some((_, bug)) = Bug::ALL.iter().find(|(known, _)| known == name) else {
+            eprintln!("there is no bug {name:?}; there are:");
+            Bug::ALL.iter().for_each(|(known, _)| eprintln!("  {known}"));
+            return ExitCode::from(2);
+        };
+        choose(*bug);
+    }
+    match cli.command {
         Command::Feeds { seed } => feeds(seed),
         Command::Maelstrom(command) => command.run(),
+        Command::Model { scope, large, seconds } => explore(scope.as_deref(), large, seconds),
         Command::Run { first, narrate: true, .. } => narrate(first),
         Command::Run { seeds, first, each_fault, narrate: false } => {
             sweep(first, seeds, each_fault)
@@ -80,6 +109,48 @@ fn feeds(seed: u64) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+fn explore(scope: Option<&str>, large: bool, seconds: Option<u64>) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {})); // a panic of the core is a broken rule, told below
+    let wanted: Vec<&(Size, Scope)> = SCOPES
+        .iter()
+        .filter(|(size, this)| match scope {
+            Some(name) => this.name == name,
+            None => large || *size == Size::Small,
+        })
+        .collect();
+    if wanted.is_empty() {
+        for (size, scope) in SCOPES {
+            println!("{:<12} {size:?}: {}", scope.name, scope.what);
+        }
+        return ExitCode::from(2);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut code = ExitCode::SUCCESS;
+    println!("| scope | states | steps | longest way | seconds | |");
+    println!("|---|---|---|---|---|---|");
+    for (_, scope) in wanted {
+        let report = model::check(scope, threads, seconds.map(Duration::from_secs));
+        println!(
+            "| {} | {} | {} | {} | {:.1} | {} |",
+            scope.name,
+            report.states,
+            report.steps,
+            report.depth,
+            report.took.as_secs_f64(),
+            match (&report.broken, report.whole) {
+                (Some(_), _) => "BROKEN",
+                (None, true) => "all states",
+                (None, false) => "time is over",
+            }
+        );
+        if let Some(broken) = report.broken {
+            eprintln!("{}: {broken}", scope.name);
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
 }
 
 fn narrate(first: u64) -> ExitCode {

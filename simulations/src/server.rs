@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(chatty_bugs)]
+use chatty_core::bugs::{Bug, is_on};
 use chatty_core::config::{Config, Me, Timing};
 use chatty_core::event::Identity;
 use chatty_core::frame::Frame;
@@ -138,6 +140,11 @@ impl World {
         let seed = self.rng.bits();
         let origin = Origin::at(now.wall_ms, self.rng.bits128());
         let server = &mut self.servers[n];
+        #[cfg(chatty_bugs)]
+        let origin = match server.last_origin {
+            Some(last) if is_on(Bug::OneOrigin) => last,
+            _ => origin,
+        };
         let prev = server.last_origin.map(|o| (o, server.disk.upto(Log::of(o))));
         server.origin = origin;
         server.last_origin = Some(origin);
@@ -375,6 +382,10 @@ impl World {
             && !server.full
         {
             server.disk.commit(&batch);
+            #[cfg(chatty_bugs)]
+            if is_on(Bug::LateIndex) {
+                server.disk.lose_index(&batch);
+            }
         }
         let run = server.run;
         let cables: Vec<(u64, usize)> = self

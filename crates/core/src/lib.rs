@@ -7,6 +7,7 @@
 //!
 //! In reading order:
 
+pub mod bugs;
 pub mod id;
 pub mod time;
 pub mod vector;

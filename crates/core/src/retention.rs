@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bugs::bug;
 use crate::event::{Body, Floor, KEEP_MESSAGES_MAX, Retention, first_eight};
 use crate::id::{AccountId, Mid, ReadToken, RoomId, Slot};
 use crate::io::{Output, Severity};
@@ -82,7 +83,7 @@ impl Replica {
             if floors.get(&room).is_some_and(|held| *held >= ms) {
                 continue;
             }
-            if self.broadcast.replicated_upto(event.log) >= event.seq {
+            if bug!(ErasedEarly) || self.broadcast.replicated_upto(event.log) >= event.seq {
                 floors.insert(room, ms);
             } else {
                 waiting = true;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::{Broadcast, Frame, Now, Output, Peer};
+use crate::bugs::bug;
 use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
 use crate::io::{Severity, Standing};
@@ -89,6 +90,9 @@ impl Broadcast {
                 .into_iter()
                 .filter_map(|log| {
                     let state = self.logs.get(&log).filter(|state| !state.forked)?;
+                    if bug!(HaveBeforeFsync) {
+                        return Some(Have { log, upto: state.held(), chain: state.chain });
+                    }
                     Some(Have { log, upto: state.durable, chain: state.durable_chain })
                 })
                 .collect();

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Broadcast, Class, Frame, Logs, Now, Output, Push, Time};
+use crate::bugs::bug;
 use crate::frame::{Lagging, Want};
 use crate::id::{LinkId, Log};
 
@@ -75,6 +76,25 @@ impl Feeding {
 
     fn is_silent(&self, link: LinkId) -> bool {
         self.pruned.contains(&link) || self.idle.contains(&link)
+    }
+
+    pub(super) fn is_pruned(&self, link: LinkId) -> bool {
+        self.pruned.contains(&link)
+    }
+
+    /// Keeps which feed is older, and that a second duplicate came soon; no limit by the second
+    /// holds anything back.
+    pub(super) fn forget_time(&mut self) {
+        let mut ages: Vec<Time> = self.feeds.iter().map(|feed| feed.since).collect();
+        ages.sort();
+        ages.dedup();
+        for feed in &mut self.feeds {
+            let rank = ages.iter().position(|age| *age == feed.since);
+            feed.since = Time::from_micros(rank.unwrap_or(0) as u64);
+        }
+        self.duplicates.values_mut().for_each(|(_, since)| *since = Time::from_micros(0));
+        self.pruned_at.clear();
+        self.regraft_at = Time::from_micros(0);
     }
 
     fn forget(&mut self, link: LinkId) {
@@ -142,6 +162,9 @@ impl Broadcast {
         feeding.duplicates.remove(&link);
         feeding.pruned_at.insert(worst.link, now.time);
         feeding.pruned.insert(worst.link);
+        if bug!(SymmetricPrune) {
+            feeding.muted.insert(worst.link);
+        }
         self.counts.prunes += 1;
         self.send_control(worst.link, Frame::Prune(Logs { logs: vec![log] }));
     }
@@ -172,7 +195,11 @@ impl Broadcast {
         let max = self.feeds.max();
         let Some(state) = self.logs.get(&log) else { return };
         let feeding = &state.feeding;
-        if feeding.silent().next().is_none() || log == self.own || now.time < feeding.regraft_at {
+        if bug!(LostFeed)
+            || feeding.silent().next().is_none()
+            || log == self.own
+            || now.time < feeding.regraft_at
+        {
             return;
         }
         let live = |link: &LinkId| self.links.get(link).is_some_and(|l| !l.suspect);
@@ -222,7 +249,9 @@ impl Broadcast {
         }
         self.counts.overflows += 1;
         self.out.push_back(Output::DropQueue(link, Class::Live));
-        self.send_control(link, Frame::Lagging(Lagging {}));
+        if !bug!(SilentDrop) {
+            self.send_control(link, Frame::Lagging(Lagging {}));
+        }
     }
 
     /// The other end dropped what it had queued for us: it pushes a log again when we ask, and we

@@ -14,6 +14,7 @@
 //! - `acks.rs`: what is durable, here and elsewhere
 //! - `lossy.rs`: the same over links that lose frames without a word
 //! - `standing.rs`: how far disks are to be believed
+//! - `untimed.rs`: the same without a clock, for model checkers
 //!
 //! This module decides nothing about rooms or clients, and works without them.
 
@@ -24,6 +25,7 @@ mod plan;
 mod repair;
 mod serve;
 mod standing;
+mod untimed;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,6 +45,7 @@ use lossy::Proof;
 use plan::Known;
 use repair::{Answer, Repair};
 use serve::Serving;
+pub use untimed::Timer;
 
 /// Logs a server knows, at most: one for every process start in the cluster's life. A peer that
 /// names more is cut off.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Broadcast, Frame, Now, Push, Time};
+use crate::bugs::bug;
 use crate::frame::{Digest, HAVES_MAX, Have, Want};
 use crate::id::{LinkId, Log};
 
@@ -51,6 +52,17 @@ pub(super) enum Told {
 }
 
 impl Repair {
+    /// All that is armed is due then; how long was waited before is forgotten.
+    pub(super) fn set_deadlines(&mut self, then: Time) {
+        self.announced = self.announced.map(|(_, target)| (then, target));
+        self.hole = self.hole.map(|(_, link)| (then, link));
+        self.asked = self.asked.map(|asked| Asked {
+            until: then,
+            backoff: Duration::from_micros(1),
+            ..asked
+        });
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         // While an answer is awaited, the other reasons wait for it too.
         match self.asked {
@@ -216,6 +228,10 @@ impl Broadcast {
         let last = state.repair.asked.take();
         state.repair.announced = None;
         let hole = state.repair.hole.take();
+        if bug!(TwoWants) && last.is_some_and(|asked| asked.backoff > self.timing.want_retry_min) {
+            self.note_timers(log);
+            return;
+        }
         if most < state.next {
             // Nobody alive claims it: a new link or `Have` will start again.
             self.note_timers(log);

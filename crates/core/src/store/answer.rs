@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Query, Rows, View, floor_of, is_kept};
+use crate::bugs::bug;
 use crate::event::Event;
 use crate::id::RoomId;
 use crate::register::RegisterKey;
@@ -193,6 +194,9 @@ fn since<V: View>(
             from = last.event.seq.saturating_add(1);
             for entry in entries.into_iter().filter(|entry| kept(&entry.event)) {
                 let line = Line { origin: log.origin, event: entry.event };
+                if bug!(CursorAsPosition) && is_below(view, cursor, &line)? {
+                    continue;
+                }
                 if !is_told_otherwise(view, cursor, within, &line)? {
                     bytes += line.event.cost();
                     lines.push(line);
@@ -220,6 +224,17 @@ fn too_far<V: View>(view: &V, cursor: &Vector, within: &Vector) -> Result<Rows, 
         }
     }
     Ok(Rows::TooFar(least))
+}
+
+/// Whether a line sorts below some event of a cursor.
+fn is_below<V: View>(view: &V, cursor: &Vector, line: &Line) -> Result<bool, V::Error> {
+    for (log, upto) in cursor.iter() {
+        let newest = view.events(log, upto, upto, 1)?;
+        if newest.iter().any(|entry| line.key() < entry.event.key(log.origin)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a client with this cursor has that message under another key, or is told it under one

@@ -8,6 +8,7 @@ use super::{
     Batch, Committed, Entry, Floors, Outcome, Row, Sum, SweepAfter, Swept, View, floor_of,
     is_below_floor, line_hash,
 };
+use crate::bugs::bug;
 use crate::event::{Event, Identity};
 use crate::id::RoomId;
 use crate::register::{Register, RegisterKey, write_of};
@@ -142,7 +143,9 @@ impl<V: View> Plan<'_, V> {
         let Some(identity) = entry.event.identity() else { return Ok(Outcome::NoMessage) };
         let key = entry.event.key(entry.log.origin);
         let room = identity.room;
-        if is_below_floor(identity.mid, self.floor_ms(room)?) {
+        let floor_ms = self.floor_ms(room)?;
+        let by_stamp = bug!(FloorOnStamp) && entry.event.hlc.ms() > floor_ms;
+        if is_below_floor(identity.mid, floor_ms) && !by_stamp {
             return Ok(Outcome::Below);
         }
         let held = match self.first.get(&identity) {
@@ -163,12 +166,12 @@ impl<V: View> Plan<'_, V> {
             None => (Vec::new(), None),
         };
         if keys.len() < ALIASES_MAX || first.as_ref().is_some_and(|(first, _)| key < *first) {
-            let at = keys.partition_point(|held| *held < key);
+            let at = keys.partition_point(|held| *held < key || bug!(AliasByArrival));
             keys.insert(at, key);
             keys.truncate(ALIASES_MAX);
         }
         let outcome = match first {
-            Some((first, event)) if first <= key => {
+            Some((first, event)) if first <= key || bug!(AliasByArrival) => {
                 self.first.insert(identity, (keys, event));
                 return Ok(Outcome::Alias { of: first });
             }

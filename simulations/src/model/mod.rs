@@ -1,0 +1,131 @@
+//! Every order of events in small clusters, explored by a model checker (stateright) on the real
+//! core: the states are clusters of real [`chatty_core::broadcast::Broadcast`]s with their disks,
+//! the steps are calls of them.
+//!
+//! What a state leaves out, so that there are finitely many: time stands still and timers fire in
+//! any order ([`chatty_core::broadcast::Timer`]); a server takes one input a tick; both ends of a
+//! new connection come up together; reads of the disk are done within the step. What is bounded by
+//! a scope: what is said, crashes, cuts, and timers that fire before an answer could have come.
+
+mod cluster;
+mod rules;
+pub mod scope;
+mod step;
+
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+pub use cluster::{Action, Cluster, Pair};
+pub use scope::{SCOPES, Scope, Size};
+
+/// A scope as a model: its states, its steps, its rules.
+struct Explored(Scope);
+
+impl Model for Explored {
+    type State = Cluster;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<Cluster> {
+        vec![Cluster::new(&self.0)]
+    }
+
+    fn actions(&self, state: &Cluster, actions: &mut Vec<Action>) {
+        state.actions(actions);
+    }
+
+    fn next_state(&self, last: &Cluster, action: Action) -> Option<Cluster> {
+        let mut next = last.clone();
+        next.step(&self.0, action);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let scope = &self.0;
+        let mut properties = vec![
+            Property::always("every rule holds", |model: &Self, state: &Cluster| {
+                state.wrong(&model.0).is_none()
+            }),
+            Property::sometimes("all is said and replicated", |_, state: &Cluster| {
+                state.is_at_rest() && state.all_is_replicated()
+            }),
+        ];
+        if scope.crashes > 0 && scope.fsync == scope::Pace::Slow {
+            properties.push(Property::sometimes("a crash loses a tail", |_, state: &Cluster| {
+                state.has_lost_a_tail()
+            }));
+        }
+        properties
+    }
+}
+
+/// What came of exploring a scope.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Distinct states.
+    pub states: usize,
+    /// Steps taken, also to states that were known.
+    pub steps: usize,
+    /// The longest way looked at.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether every state was looked at: neither a broken rule nor the time limit ended it.
+    pub whole: bool,
+    /// A rule that was broken and the way there; or something that never happens and must.
+    pub broken: Option<String>,
+}
+
+/// Explores a scope, until it is done, a rule is broken, or the time is over.
+#[expect(clippy::disallowed_methods, reason = "measures the check itself, outside every world")]
+pub fn check(scope: &Scope, threads: usize, limit: Option<Duration>) -> Report {
+    let began = Instant::now();
+    let mut builder =
+        Explored(scope.clone()).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
+    if let Some(limit) = limit {
+        builder = builder.timeout(limit);
+    }
+    let checker = builder.spawn_bfs().join();
+    let took = began.elapsed();
+    let over = limit.is_some_and(|limit| took >= limit);
+    let mut broken = None;
+    for property in checker.model().properties() {
+        let found = checker.discovery(property.name);
+        let failed = match property.expectation {
+            stateright::Expectation::Sometimes => found.is_none() && !over,
+            _ => found.is_some(),
+        };
+        if !failed || broken.is_some() {
+            continue;
+        }
+        broken = Some(match found {
+            Some(path) => tell(scope, &path.into_vec()),
+            None => format!("it never happens that {}", property.name),
+        });
+    }
+    Report {
+        states: checker.unique_state_count(),
+        steps: checker.state_count(),
+        depth: checker.max_depth(),
+        took,
+        whole: broken.is_none() && !over,
+        broken,
+    }
+}
+
+/// The way to a broken rule, step by step.
+fn tell(scope: &Scope, path: &[(Cluster, Option<Action>)]) -> String {
+    use std::fmt::Write;
+    let last = path.last();
+    let wrong = last.and_then(|(state, _)| state.wrong(scope)).unwrap_or_default();
+    let mut told = format!("{wrong}\n");
+    for (nth, (_, action)) in path.iter().enumerate() {
+        if let Some(action) = action {
+            let _ = writeln!(told, "{:>4} {action:?}", nth + 1);
+        }
+    }
+    if let Some((state, _)) = last {
+        let _ = write!(told, "{state:?}");
+    }
+    told
+}

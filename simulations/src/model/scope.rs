@@ -1,0 +1,184 @@
+//! What is explored: how many servers, what they say, which faults.
+
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+#[cfg(chatty_bugs)]
+use chatty_core::bugs::{Bug, is_on};
+use chatty_core::config::{Config, Feeds, Limits, Me, Mesh, Timing};
+use chatty_core::id::{ClusterId, Log, Origin, ServerId};
+use chatty_core::session::ServerAddr;
+use chatty_core::token::TokenKey;
+
+use crate::disk::Disk;
+use crate::server::{addr_of, slot_of};
+
+/// The wall clock, unix milliseconds; each server's is a little further than the one before it.
+pub(super) const WALL_MS: u64 = 1_700_000_000_000;
+
+/// A small world that is explored as a whole.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for, in a line.
+    pub what: &'static str,
+    /// How many things each server says; there are as many servers.
+    pub says: &'static [u8],
+    /// How many links push each log to a server.
+    pub feeds: Feeds,
+    /// Server crashes, at any moment and any server; what a dying one was writing is there or not.
+    pub crashes: u8,
+    /// Cuts of a cable.
+    pub cuts: u8,
+    /// Repair timers that fire while an answer may still be under way. Without a limit there would
+    /// be no end of requests.
+    pub hasty: u8,
+    /// Digests that are compared besides those of new links.
+    pub digests: u8,
+    /// Whether an fsync takes time; if not, it is done at once.
+    pub fsync: Pace,
+    /// Whether `Have`s wait for their time; if not, they leave at once.
+    pub have: Pace,
+    /// Whether all servers say the same message, of one id.
+    pub mids: Mids,
+    /// Bytes of pushed frames that may wait for a link.
+    pub live_queue_bytes: usize,
+}
+
+/// Whether something takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It is done within the step.
+    AtOnce,
+    /// It is a step of its own.
+    Slow,
+}
+
+/// What ids messages have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mids {
+    /// Each its own.
+    Own,
+    /// All the same: a client repeats one message at every server.
+    Same,
+}
+
+/// How large a scope is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Explored in `scripts/test`.
+    Small,
+    /// Explored by a command of its own.
+    Large,
+}
+
+impl Scope {
+    /// The configuration of a server's `run`-th run.
+    pub(super) fn config(&self, n: usize, run: u8, disk: &Disk) -> Config {
+        let prev = run.checked_sub(1).filter(|run| *run > 0).map(|run| {
+            let origin = origin_of(n, run);
+            (origin, disk.upto(Log::of(origin)))
+        });
+        Config {
+            me: Me {
+                cluster: ClusterId::new(1),
+                slot: slot_of(n),
+                generation: 1,
+                server: server_of(n),
+                origin: origin_of(n, run),
+                prev,
+                addr: addr_of(n),
+            },
+            servers: (0..self.says.len())
+                .map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) })
+                .collect(),
+            token_key: TokenKey::new([1; 32]),
+            feeds: self.feeds,
+            mesh: Mesh::default(),
+            timing: Timing {
+                have_tick: match self.have {
+                    Pace::AtOnce => Duration::ZERO,
+                    Pace::Slow => Timing::default().have_tick,
+                },
+                ..Timing::default()
+            },
+            limits: Limits { live_queue_bytes: self.live_queue_bytes, ..Limits::default() },
+            retention: Default::default(),
+        }
+    }
+
+    /// Whether queues are so small that they overflow without any fault.
+    pub(super) const fn is_narrow(&self) -> bool {
+        self.live_queue_bytes < QUEUE
+    }
+}
+
+pub(super) fn origin_of(n: usize, run: u8) -> Origin {
+    #[cfg(chatty_bugs)]
+    let run = if is_on(Bug::OneOrigin) { 1 } else { run };
+    Origin::new(((n as u128 + 1) << 8) | u128::from(run))
+}
+
+pub(super) fn server_of(n: usize) -> ServerId {
+    ServerId::new(n as u128 + 1)
+}
+
+const ONE: Feeds = Feeds::Some(NonZeroU8::MIN);
+const QUEUE: usize = 8 * 1024 * 1024;
+
+/// A calm world of three servers in which everything takes its time, to be bent.
+const CALM: Scope = Scope {
+    name: "calm",
+    what: "nothing goes wrong: nothing is repaired, nobody is asked",
+    says: &[1, 0, 0],
+    feeds: Feeds::DEFAULT,
+    crashes: 0,
+    cuts: 0,
+    hasty: 0,
+    digests: 0,
+    fsync: Pace::Slow,
+    have: Pace::Slow,
+    mids: Mids::Own,
+    live_queue_bytes: QUEUE,
+};
+
+/// The same with fast disks and no delay before a `Have`.
+const FAST: Scope = Scope { fsync: Pace::AtOnce, have: Pace::AtOnce, ..CALM };
+
+macro_rules! scope {
+    ($size:ident, $name:literal, $what:literal, $($field:ident: $value:expr),+; ..$base:expr) => {
+        (Size::$size, Scope { name: $name, what: $what, $($field: $value,)+ ..$base })
+    };
+}
+
+/// All scopes.
+pub const SCOPES: &[(Size, Scope)] = &[
+    (Size::Small, CALM),
+    scope!(Small, "talk", "two servers say three things", says: &[2, 1]; ..CALM),
+    scope!(Small, "cut", "a cable is cut, noticed by each end in its time, and mended",
+        says: &[1, 0, 0], cuts: 1; ..FAST),
+    scope!(Small, "digest", "holdings are compared in the middle of it",
+        says: &[1, 0, 0], digests: 1; ..FAST),
+    scope!(Small, "overflow", "links so slow that every queue is dropped",
+        says: &[2, 1], live_queue_bytes: 1; ..CALM),
+    scope!(Small, "alias", "a client repeats one message at the other server",
+        says: &[1, 1], mids: Mids::Same; ..CALM),
+    scope!(Small, "crash", "one of two servers dies in the middle of everything, and starts again",
+        says: &[1, 0], crashes: 1; ..CALM),
+    scope!(Large, "cut-hasty", "the same as cut, and a timer fires too soon",
+        says: &[1, 0, 0], cuts: 1, hasty: 1; ..FAST),
+    scope!(Large, "cuts", "two cuts", says: &[1, 0, 0], cuts: 2; ..FAST),
+    scope!(Large, "crash-3", "one of three servers dies",
+        says: &[1, 0, 0], crashes: 1; ..CALM),
+    scope!(Large, "crash-2", "three events and a crash of one of two servers",
+        says: &[2, 1], crashes: 1; ..CALM),
+    scope!(Large, "two-says", "two of three servers say something at once",
+        says: &[1, 1, 0]; ..FAST),
+    scope!(Large, "alias-cut", "one message at two servers, and a cut",
+        says: &[1, 1, 0], mids: Mids::Same, cuts: 1; ..FAST),
+    scope!(Large, "prune", "receivers prune to one feed",
+        says: &[3, 0, 0], feeds: ONE; ..FAST),
+    scope!(Large, "prune-cut", "receivers prune to one feed, and a cable is cut",
+        says: &[2, 0, 0], feeds: ONE, cuts: 1; ..FAST),
+];
