@@ -1,6 +1,7 @@
 //! A session in the terminal, or over plain lines when there is no terminal.
 
 mod editor;
+mod late;
 mod screen;
 mod talker;
 mod words;

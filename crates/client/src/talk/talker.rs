@@ -15,6 +15,7 @@ use chatty_core::session::RoomOpened;
 use chatty_core::time::Key;
 use tokio::sync::mpsc;
 
+use super::late::Late;
 use super::screen::{Mark, Own, Piece};
 use super::words::{self, Said};
 use crate::out;
@@ -26,8 +27,6 @@ const LAST_ON_JOIN: u32 = 20;
 const ECHOES_MAX: usize = 1000;
 /// Names remembered for completion, at most.
 const NAMES_MAX: usize = 2000;
-/// Late lines told of together, at most.
-const LATE_MAX: usize = 1000;
 
 const QUIET: &str = "2";
 const ALARM: &str = "31";
@@ -80,8 +79,7 @@ pub struct Talker {
     left: BTreeSet<Ticket>,
     busy: usize,
     lost: Option<(String, LostWhy)>,
-    /// Lines that belong above what was shown, and how many there were at the last tick.
-    late: (Vec<(Key, Vec<Piece>)>, usize),
+    late: Late,
     pub marks: Marks,
 }
 
@@ -126,7 +124,7 @@ impl Talker {
             unanswered: BTreeSet::new(),
             busy: 0,
             lost: None,
-            late: (Vec::new(), 0),
+            late: Late::default(),
             marks: Marks::default(),
         }
     }
@@ -516,42 +514,31 @@ impl Talker {
         }
     }
 
-    /// Late lines are told of together, in their order, once no more come: what has scrolled away
-    /// cannot be written between.
+    /// Shows late lines if no more come.
     pub fn flush_late(&mut self) {
-        let (lines, before) = &mut self.late;
-        let count = lines.len();
-        if count == 0 || (*before != count && count < LATE_MAX) {
-            *before = count;
-            return;
+        if self.late.rests() {
+            self.show_late();
         }
-        self.show_late();
     }
 
     /// Shows late lines now.
     pub fn show_late(&mut self) {
-        let count = self.late.0.len();
-        if count == 0 {
-            return;
-        }
-        let (mut lines, _) = std::mem::take(&mut self.late);
-        lines.sort_by_key(|(key, _)| *key);
-        self.line(quiet(match count {
+        let lines = self.late.take();
+        let head = match lines.len() {
+            0 => return,
             1 => "1 earlier message arrived after a disconnect:".to_owned(),
-            _ => format!("{count} earlier messages arrived after a disconnect:"),
-        }));
-        lines.into_iter().for_each(|(_, line)| self.line(line));
+            count => format!("{count} earlier messages arrived after a disconnect:"),
+        };
+        self.line(quiet(head));
+        lines.into_iter().for_each(|line| self.line(line));
     }
 
     /// Shows a line, or keeps it for those that come late.
     fn arrived(&mut self, late: bool, key: Key, line: Vec<Piece>) {
-        if late {
-            self.late.0.push((key, line));
-            if self.late.0.len() >= LATE_MAX {
-                self.show_late();
-            }
-        } else {
+        if !late {
             self.line(line);
+        } else if self.late.keep(key, line) {
+            self.show_late();
         }
     }
 
