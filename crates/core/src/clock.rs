@@ -23,6 +23,10 @@ pub enum Fence {
     Doubtful,
 }
 
+/// A wall clock that moves by more than this against the steady one was set. Clocks that are slewed
+/// move by less between two looks.
+const SET_MS: u64 = 100;
+
 /// A server's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Clock {
@@ -37,6 +41,8 @@ pub struct Clock {
     certified_ms: Option<(u64, u64)>,
     /// Whether it is not, by this clock.
     outside: bool,
+    /// The wall clock when it was last looked at, and when that was.
+    looked: Option<(u64, Time)>,
     /// Stamps of others too far ahead to be followed.
     skew_events: u64,
 }
@@ -52,6 +58,7 @@ impl Clock {
             judged: false,
             certified_ms: None,
             outside: false,
+            looked: None,
             skew_events: 0,
         }
     }
@@ -141,10 +148,16 @@ impl Clock {
         self.certified_ms = Some((begins_ms, ends_ms));
     }
 
-    /// Holds the clock to the certificate.
-    pub fn look(&mut self, now: Now) {
+    /// Holds the clock to the certificate. Tells whether it was set since the last look: then it has
+    /// to be judged anew, by what the others' clocks should read now, before it stamps anything.
+    pub fn look(&mut self, now: Now) -> bool {
         let outside = |(begins, ends)| now.wall_ms < begins || now.wall_ms > ends;
         self.outside = self.certified_ms.is_some_and(outside);
+        let was_set = |(wall_ms, at): (u64, Time)| {
+            let passed = u64::try_from(now.time.since(at).as_millis()).unwrap_or(u64::MAX);
+            wall_ms.saturating_add(passed).abs_diff(now.wall_ms) > SET_MS
+        };
+        self.looked.replace((now.wall_ms, now.time)).is_some_and(was_set)
     }
 
     /// Whether writes are taken.

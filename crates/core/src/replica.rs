@@ -326,8 +326,11 @@ impl Replica {
     /// What this server can tell of its clock alone.
     fn check_clock(&mut self, now: Now) {
         let before = self.clock.fence();
-        self.clock.look(now);
+        let was_set = self.clock.look(now);
         self.tell_clock(before);
+        if was_set {
+            self.judge_clock(now);
+        }
     }
 
     fn tell_clock(&mut self, before: Fence) {
