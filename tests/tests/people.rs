@@ -74,6 +74,9 @@ fn nobody_puts_himself_or_the_founder_out() {
 
     // The kicked is told in which room it was.
     let tail = bob.tail("lobby");
+    // He was a participant before: only what is shown proves that he is there.
+    ann.say("lobby", "la la la");
+    tail.shows("la la la");
     ann.ok(&["kick", "lobby", "bob", "too loud"]);
     let kick = tail.finds("the kick", |o| o["type"] == "kick");
     assert_eq!((&kick["room"], &kick["target"]), (&"lobby".into(), &"bob".into()), "{kick}");
