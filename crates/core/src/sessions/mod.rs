@@ -336,10 +336,16 @@ impl Session {
     }
 }
 
+/// After so many milliseconds what waits for the disk may be tried again.
+const BUSY_MS: u32 = 200;
+
 fn refusal(request: RequestId, code: Code, reason: impl Into<String>) -> Item {
-    Item::Refused(Refused { request, code, reason: reason.into(), retry_ms: 0 })
+    let retry_ms = if code == Code::Busy { BUSY_MS } else { 0 };
+    Item::Refused(Refused { request, code, reason: reason.into(), retry_ms })
 }
 
+/// Whoever is refused for now is told when to come again.
 fn busy(request: RequestId, reason: impl Into<String>, retry_ms: u32) -> Item {
+    let retry_ms = retry_ms.max(1);
     Item::Refused(Refused { request, code: Code::Busy, reason: reason.into(), retry_ms })
 }

@@ -43,8 +43,13 @@ impl Bucket {
             let wait = debt.saturating_sub(allowed);
             return Err(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1));
         }
-        self.full_at = self.full_at.max(now) + self.span(units);
+        self.owe(now, units);
         Ok(())
+    }
+
+    /// Takes so many units whether they are there or not: what comes next waits for them.
+    pub(super) fn owe(&mut self, now: Time, units: u64) {
+        self.full_at = self.full_at.max(now) + self.span(units);
     }
 
     pub(super) fn is_full(&self, now: Time) -> bool {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::deliver::RoomLine;
-use super::{Answer, Phase, Queued, View, busy, rate, refusal, size};
+use super::{Answer, BUSY_MS, Phase, Queued, View, busy, rate, refusal, size};
 use crate::event::{Body, Join, KEEP_MESSAGES_MAX, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
@@ -67,7 +67,7 @@ impl Replica {
                 }
                 let (bytes, cost) = (size::bytes(&request), rate::cost(&request));
                 if session.inbox.len() >= max || session.inbox_bytes + bytes > bytes_max {
-                    let item = busy(request_id(&request), "too many requests wait", 200);
+                    let item = busy(request_id(&request), "too many requests wait", BUSY_MS);
                     self.deliver_answer(vec![id], item);
                     return;
                 }
@@ -116,6 +116,14 @@ impl Replica {
     ) -> Result<(), Item> {
         let Some(session) = self.sessions.all.get_mut(&id) else { return Ok(()) };
         session.rate.take(now.time, cost).map_err(|ms| busy(request, "you ask too fast", ms))
+    }
+
+    /// What a request costs besides, as was found when it was carried out: it is not refused for
+    /// that any more, and what comes next waits the longer.
+    pub(super) fn owe(&mut self, now: Now, id: SessionId, cost: u64) {
+        if let Some(session) = self.sessions.all.get_mut(&id) {
+            session.rate.owe(now.time, cost);
+        }
     }
 
     fn carry_out(&mut self, now: Now, id: SessionId, request: Request, cost: u64) {
@@ -239,7 +247,7 @@ impl Replica {
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         if session.rooms.len() >= ROOMS_OPEN_MAX && !session.rooms.contains_key(&room) {
             let why = format!("you have {ROOMS_OPEN_MAX} rooms open; close one first");
-            return Err((Code::Busy, why));
+            return Err((Code::Forbidden, why));
         }
         let account = session.account;
         if open.mode == Mode::Watch {

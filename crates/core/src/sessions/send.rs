@@ -11,7 +11,7 @@ use super::rate::{Bucket, NEW_CONVERSATION, NEW_ROOM};
 use super::recent::{Known, Recall};
 use super::requests::Reading;
 use super::waits::Waiter;
-use super::{ROOM_RATES_MAX, Sessions, busy, refusal};
+use super::{BUSY_MS, ROOM_RATES_MAX, Sessions, busy, refusal};
 use crate::event::{Body, Direct, Identity, Msg, RoomCreate};
 use crate::id::{AccountId, EventId, Log, Mid, RequestId, RoomId, SessionId};
 use crate::io::Output;
@@ -124,7 +124,7 @@ impl Replica {
             return Err(refusal(request, Code::Storage, why));
         }
         if self.broadcast.is_full() {
-            return Err(busy(request, "the disk is behind", 200));
+            return Err(busy(request, "the disk is behind", BUSY_MS));
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Replica {
             self.check_found(id, room, name).map_err(|(code, why)| refusal(request, code, why))?;
         }
         if matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room) {
-            self.pay(now, id, request, NEW_CONVERSATION)?;
+            self.owe(now, id, NEW_CONVERSATION);
         }
         let room_rate = self.config.limits.room_rate;
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
@@ -261,7 +261,7 @@ impl Replica {
         if self.rooms.name(room).is_some() || self.sessions.creating.contains(&room) {
             return Ok(());
         }
-        self.pay(now, id, request, NEW_ROOM)?;
+        self.owe(now, id, NEW_ROOM);
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let (account, seen) = (session.account, session.seen);
         let body = Body::RoomCreate(RoomCreate { name: name.to_string() });

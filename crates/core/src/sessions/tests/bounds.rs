@@ -73,6 +73,49 @@ fn every_kind_of_request_takes_out_of_one_bucket() {
 }
 
 #[test]
+fn a_room_can_be_made_at_the_lowest_rate_and_is_paid_for_afterwards() {
+    let mut world = world(Limits { session_rate: 1, ..Limits::default() });
+    let (ann, _) = world.guest("ann");
+    world.pass_ms(10_000);
+    let told = world.open(ann, "lobby", Mode::Join);
+    assert_eq!(refused(&told), []);
+    world.say(ann, room("lobby"), 1, "hello");
+    let told = world.take(ann);
+    let Item::Refused(Refused { retry_ms, .. }) = &*told[0] else { panic!("{told:?}") };
+    assert!(*retry_ms > 20_000, "a room and a member cost 30: {retry_ms} ms");
+}
+
+#[test]
+fn whoever_is_refused_as_busy_is_told_when_to_come_again() {
+    let mut world = world(Limits { unsaved_bytes: 3000, ..Limits::default() });
+    let ((ann, _), (bob, _)) = (world.guest("ann"), world.guest("bob"));
+    world.fsync = Fsync::WhenToldTo;
+    while !world.replica.broadcast().is_full() {
+        world.say(ann, room("lobby"), 1, &"x".repeat(5000));
+    }
+    let asks: [fn(RequestId) -> Request; 3] = [
+        |request| {
+            let room = "lobby".into();
+            Request::Open(Open { request, room, last: 0, mode: Mode::Join })
+        },
+        |request| Request::Nick(crate::session::Nick { request, nick: "rob".into() }),
+        |request| {
+            let (to, mid, text) = (room("lobby"), Mid::at(WALL_MS, 2), "hello".into());
+            Request::Send(Send { request, to, mid, text, level: Level::Stored })
+        },
+    ];
+    for ask in asks {
+        let request = world.request();
+        world.ask(bob, ask(request));
+        let told = world.take(bob);
+        let [item] = told.as_slice() else { panic!("{told:?}") };
+        let Item::Refused(refused) = &**item else { panic!("{item:?}") };
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::Busy, "the disk is behind"));
+        assert!(refused.retry_ms > 0, "{refused:?}");
+    }
+}
+
+#[test]
 fn who_has_not_attached_may_not_ask_for_ever() {
     let mut world = world(Limits { session_rate: 100, ..Limits::default() });
     let nobody = world.session();
