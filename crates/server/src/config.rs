@@ -28,6 +28,10 @@ const CHECK_SECONDS: u64 = 3600;
 /// what it holds in memory and to merge its largest tables.
 const DISK_RESERVE_MIB: u64 = 256;
 
+/// What waits for a client, a server or the disk may take at least so much: some of the longest
+/// messages.
+const QUEUE_BYTES_MIN: usize = 64 * 1024;
+
 /// What a server is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -164,6 +168,9 @@ struct RawLimits {
     rooms: Option<usize>,
     rooms_founded: Option<usize>,
     list_rate: Option<u32>,
+    session_queue_kib: Option<usize>,
+    live_queue_kib: Option<usize>,
+    unsaved_kib: Option<usize>,
     disk_reserve_mib: Option<u64>,
     watchdog_seconds: Option<u32>,
 }
@@ -275,6 +282,16 @@ fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     limits.rooms_founded = given.rooms_founded.unwrap_or(limits.rooms_founded);
     limits.list_rate = given.list_rate.unwrap_or(limits.list_rate);
     let rates = [limits.session_rate, limits.room_rate, limits.guest_rate, limits.list_rate];
+    let kib = |given: Option<usize>, usual| given.map_or(usual, |kib| kib.saturating_mul(1024));
+    limits.session_queue_bytes = kib(given.session_queue_kib, limits.session_queue_bytes);
+    limits.live_queue_bytes = kib(given.live_queue_kib, limits.live_queue_bytes);
+    limits.unsaved_bytes = kib(given.unsaved_kib, limits.unsaved_bytes);
+    let queues = [limits.session_queue_bytes, limits.live_queue_bytes, limits.unsaved_bytes];
+    if queues.iter().any(|bytes| *bytes < QUEUE_BYTES_MIN) {
+        let what =
+            format!("a queue takes the longest message: {} KiB or more", QUEUE_BYTES_MIN / 1024);
+        return wrong("limits", what);
+    }
     let most = [limits.sessions, limits.accounts, limits.rooms, limits.rooms_founded];
     if rates.contains(&0) || most.contains(&0) || limits.guest_burst == 0 {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
@@ -367,8 +384,13 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
         rooms,
         rooms_founded,
         list_rate,
+        session_queue_bytes,
+        live_queue_bytes,
+        unsaved_bytes,
         ..
     } = Limits::default();
+    let [session_queue, live_queue, unsaved] =
+        [session_queue_bytes, live_queue_bytes, unsaved_bytes].map(|bytes| bytes / 1024);
     let watchdog = watchdog::LIMIT.as_secs();
     format!(
         r#"# A chatty server. Check a change with: chatty-server check --config FILE
@@ -417,6 +439,12 @@ token_key = "token.key"
 # rooms_founded = {rooms_founded}
 # Entries of lists (rooms, who, status) gone through a second for all clients together.
 # list_rate = {list_rate}
+# KiB that wait in memory for one slow client (beyond, it is told of a gap and reads again), for one
+# slow server (beyond, it asks for what it missed), and for the disk (beyond, writes are refused as
+# busy, with the time to wait).
+# session_queue_kib = {session_queue}
+# live_queue_kib = {live_queue}
+# unsaved_kib = {unsaved}
 # MiB left free on the volume of `data`: below that, writes are refused and reads go on.
 # disk_reserve_mib = {DISK_RESERVE_MIB}
 # Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
@@ -483,6 +511,9 @@ mod tests {
             "rooms = ",
             "rooms_founded = ",
             "list_rate = ",
+            "session_queue_kib = ",
+            "live_queue_kib = ",
+            "unsaved_kib = ",
             "disk_reserve_mib = ",
             "watchdog_seconds = ",
             "days = ",
@@ -518,6 +549,7 @@ mod tests {
             ("# room_rate = 10000", "room_rate = 0", "limits: 0 lets nobody in"),
             ("# watchdog_seconds = 30", "watchdog_seconds = 0", "0 would end the server at once"),
             ("# accounts = 1000000", "accounts = 0", "limits: 0 lets nobody in"),
+            ("# unsaved_kib = 65536", "unsaved_kib = 0", "limits: a queue takes the longest"),
             ("# format = \"human\"", "format = \"xml\"", "`human` or `json`"),
             ("# level = \"info\"", "level = \"a=b=c\"", "log.level"),
             ("127.0.0.1:7402", "nowhere", "\"nowhere\" of s3 is not host:port"),

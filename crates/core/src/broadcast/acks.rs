@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Broadcast, Frame, Now, Output, Peer};
+use super::{Broadcast, Entry, Frame, Now, Output, Peer};
 use crate::bugs::bug;
 use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
@@ -265,6 +265,16 @@ impl Broadcast {
     /// The batch that is being written, for a second try.
     pub fn saving(&self) -> Option<(PersistToken, &Arc<Batch>)> {
         self.saving.as_ref().map(|(token, batch, _)| (*token, batch))
+    }
+
+    /// What is being written.
+    pub(super) fn being_written(&self) -> &[Entry] {
+        self.saving.as_ref().map_or(&[], |(_, batch, _)| &batch.entries)
+    }
+
+    /// Bytes applied but not on the disk yet.
+    pub const fn unsaved_bytes(&self) -> usize {
+        self.unsaved_bytes
     }
 
     /// This server's own disk.

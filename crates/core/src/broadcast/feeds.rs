@@ -15,6 +15,7 @@ use super::{Broadcast, Class, Frame, Logs, Now, Output, Push, Time};
 use crate::bugs::bug;
 use crate::frame::{Lagging, Want};
 use crate::id::{LinkId, Log};
+use crate::io::Severity;
 
 /// Who pushes one log to us, and to whom we do not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -244,6 +245,11 @@ impl Broadcast {
     pub(super) fn overflow(&mut self, link: LinkId) {
         let Some(slow) = self.links.get_mut(&link) else { return };
         slow.live_queued = 0;
+        let what = format!(
+            "{} takes less than is pushed to it: what waited for it is dropped, it asks for it",
+            slow.peer.slot
+        );
+        self.out.push_back(Output::Log(Severity::Info, what));
         for state in self.logs.values_mut() {
             state.feeding.muted.insert(link);
         }

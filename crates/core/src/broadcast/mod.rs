@@ -812,6 +812,13 @@ impl Broadcast {
         }
         assert_eq!(buffers, self.buffers_bytes, "all buffered bytes are counted");
         assert!(buffers <= self.limits.buffers_bytes, "buffers over their bound");
+        for (id, link) in &self.links {
+            let queued = link.live_queued;
+            assert!(queued <= self.limits.live_queue_bytes, "{id:?}: live queue over its bound");
+        }
+        let written = self.unsaved.entries.iter().chain(self.being_written());
+        let unsaved: usize = written.map(|entry| entry.event.cost()).sum();
+        assert_eq!(unsaved, self.unsaved_bytes, "unsaved bytes are counted");
     }
 }
 

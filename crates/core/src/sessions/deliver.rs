@@ -215,6 +215,7 @@ impl Replica {
         let limit = self.config.limits.session_queue_bytes;
         let cost = shown.line.event.cost();
         let (mut fresh, mut late) = (Vec::new(), Vec::new());
+        let mut fell_behind = false;
         for id in ids {
             let Some(session) = self.sessions.all.get_mut(&id) else { continue };
             if !session.is_live() {
@@ -223,6 +224,7 @@ impl Replica {
             // Once a line is lost all are, until the client knows: a later line of the same log in
             // another room would raise its cursor above the lost one.
             if session.queued + cost > limit || !session.gapped.is_empty() {
+                fell_behind |= session.gapped.is_empty();
                 let least = session.gapped.entry(room).or_insert(key);
                 *least = key.min(*least);
                 continue;
@@ -233,6 +235,11 @@ impl Replica {
                 place(view, key, horizon)
             });
             if is_late { late.push(id) } else { fresh.push(id) }
+        }
+        if fell_behind {
+            let what = "a client takes less than there is to show: it is told of a gap, and reads \
+                        again";
+            self.log(Severity::Info, what.into());
         }
         for (sessions, late) in [(fresh, false), (late, true)] {
             if !sessions.is_empty() {
