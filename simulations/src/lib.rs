@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod faults;
 pub mod feeds;
+pub mod floods;
 pub mod history;
 pub mod maelstrom;
 pub mod model;

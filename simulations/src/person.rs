@@ -311,9 +311,20 @@ impl World {
             Target::Room(room_name(person.rng.below(rooms) as usize))
         };
         let level = if person.rng.one_in(2) { Level::Stored } else { Level::Replicated };
+        self.say_as(p, ticket, to, level)
+    }
+
+    /// A person says something.
+    pub(crate) fn say(&mut self, p: usize, to: Target, level: Level) -> Result<(), String> {
+        let ticket = self.people[p].ticket();
+        self.say_as(p, ticket, to, level)
+    }
+
+    fn say_as(&mut self, p: usize, ticket: Ticket, to: Target, level: Level) -> Result<(), String> {
+        let person = &mut self.people[p];
         let text =
             format!("{}-{}-{}", person.n, ticket.0, "x".repeat(person.rng.below(60) as usize));
-        let (mid, room) = (None, None);
+        let (direct, mid, room) = (!matches!(to, Target::Room(_)), None, None);
         let said = Said { text: text.clone(), direct, mid, room, level: None, refused: None };
         person.said.insert(ticket, said);
         self.drive(p, Some(Input::Command(Command::Send { ticket, to, text, level })))

@@ -224,6 +224,8 @@ impl World {
             outputs.push(output);
         }
         replica.assert_invariants();
+        self.felt.full += u64::from(replica.broadcast().is_full());
+        self.felt.unsaved = self.felt.unsaved.max(replica.broadcast().unsaved_bytes());
         self.check_beliefs(n, &replica)?;
         let deadline = replica.next_deadline();
         self.servers[n].replica = Some(replica);
@@ -261,6 +263,7 @@ impl World {
             }
             Output::Deliver { sessions, item, cost } => {
                 self.check_said(n, &sessions, &item)?;
+                self.felt.item(&item)?;
                 for SessionId(line) in sessions {
                     self.send_item(line, &item, cost);
                 }

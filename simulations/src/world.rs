@@ -13,7 +13,7 @@ use chatty_core::frame::{Class, Frame};
 use chatty_core::id::{LinkId, PersistToken, ReadToken, ServerId, SessionId};
 use chatty_core::io::Input;
 use chatty_core::rng::Rng;
-use chatty_core::session::{Item, Request};
+use chatty_core::session::{Item, Level, Request, Target};
 use chatty_core::store::Query;
 use chatty_core::time::{Now, Time};
 use chatty_core::vector::Vector;
@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::faults::{Counts, Fault, Swarm};
+use crate::floods::Felt;
 use crate::network::{Cable, Line};
-use crate::person::Person;
+use crate::person::{Person, room_name};
 use crate::server::Server;
 
 /// The wall clock at the beginning of the world, unix milliseconds.
@@ -67,6 +68,8 @@ pub(crate) enum Action {
     Timer { person: usize },
     /// A person says or does the next thing.
     Act { person: usize },
+    /// A person says something in the first room.
+    Say { person: usize },
     /// A fault begins.
     Strike(Fault),
     /// A fault ends.
@@ -129,6 +132,7 @@ pub struct World {
     /// Ways on which nothing arrives, and how many faults say so.
     pub(crate) blocked: BTreeMap<(usize, usize), u32>,
     pub(crate) counts: Counts,
+    pub(crate) felt: Felt,
     pub(crate) turmoil: bool,
     /// The slot whose disk was lost last, and what the others held then.
     pub(crate) replaced: Option<(usize, Vector)>,
@@ -162,6 +166,7 @@ impl World {
             last_id: 0,
             blocked: BTreeMap::new(),
             counts: Counts::new(),
+            felt: Felt::default(),
             turmoil: true,
             replaced: None,
             steps: 0,
@@ -218,6 +223,18 @@ impl World {
         self.plan_turmoil();
         let end = self.time + self.swarm.turmoil;
         self.go_to(end)?;
+        let settled = self.settle()?;
+        Ok(Report {
+            steps: self.steps,
+            trace: self.trace.finish(),
+            faults: std::mem::take(&mut self.counts),
+            messages: self.felt.messages,
+            settled,
+        })
+    }
+
+    /// Heals everything and waits until all agree; tells how long that took.
+    pub(crate) fn settle(&mut self) -> Result<Duration, Failure> {
         self.heal();
         let healed = self.time;
         if !self.go_until(SETTLE_MAX, |world| world.differences().is_none())? {
@@ -226,13 +243,8 @@ impl World {
         }
         let settled = self.time.since(healed);
         self.final_checks().map_err(|what| self.failure(what))?;
-        Ok(Report {
-            steps: self.steps,
-            trace: self.trace.finish(),
-            faults: std::mem::take(&mut self.counts),
-            messages: self.people.iter().map(Person::said).sum(),
-            settled,
-        })
+        self.felt.messages = self.people.iter().map(Person::said).sum();
+        Ok(settled)
     }
 
     /// Everybody is in the rooms before anything is said: who stays must hear all of it.
@@ -307,7 +319,7 @@ impl World {
         Ok(holds(self))
     }
 
-    fn go_to(&mut self, end: Time) -> Result<(), Failure> {
+    pub(crate) fn go_to(&mut self, end: Time) -> Result<(), Failure> {
         while let Some(entry) = self.queue.first_entry() {
             let (time, _) = *entry.key();
             if time > end {
@@ -358,6 +370,9 @@ impl World {
             Action::ClientHint { person, conn } => return self.on_client_hint(person, conn),
             Action::Timer { person } => return self.on_timer(person),
             Action::Act { person } => return self.act(person),
+            Action::Say { person } => {
+                return self.say(person, Target::Room(room_name(0)), Level::Replicated);
+            }
             Action::Strike(fault) => self.strike(fault),
             Action::Relent(relent) => self.relent(relent),
         }
