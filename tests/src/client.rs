@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cluster::programs;
@@ -289,6 +291,13 @@ pub struct Tail(Running);
 impl Tail {
     fn start(command: Command) -> Self {
         Self(Running::start(command))
+    }
+
+    /// Sends the client's process a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("the client's process is there");
     }
 
     /// The messages shown so far, in the order they were shown.

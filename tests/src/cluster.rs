@@ -133,6 +133,28 @@ impl TestCluster {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// A cluster whose servers all have these keys of `server.toml`, each given as the file that
+    /// `init` writes explains it and as it is to be.
+    ///
+    /// # Panics
+    /// If a key is not there.
+    #[track_caller]
+    pub fn up_with(servers: usize, keys: &[(&str, &str)]) -> Self {
+        let cluster = Self::up(servers);
+        cluster.ok(&["down"]);
+        for name in cluster.names() {
+            let file = cluster.server_dir(&name).join("server.toml");
+            let mut text = std::fs::read_to_string(&file).expect("init wrote it");
+            for (usual, wanted) in keys {
+                assert!(text.contains(usual), "{usual:?} is explained in the file");
+                text = text.replace(usual, wanted);
+            }
+            std::fs::write(&file, text).expect("the folder is ours");
+        }
+        cluster.start_all();
+        cluster
+    }
+
     /// Where a server's own files are.
     pub fn server_dir(&self, server: &str) -> PathBuf {
         self.dir().join("servers").join(server)

@@ -326,5 +326,6 @@ async fn a_server_outside_the_configuration_is_not_linked() {
 }
 
 mod cloned;
+mod floods;
 mod newer;
 mod slow;

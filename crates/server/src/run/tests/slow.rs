@@ -9,20 +9,20 @@ use super::*;
 use crate::store::FjallStore;
 
 /// A disk whose writes take as long as the test says.
-struct Slow {
-    inner: FjallStore,
-    pace: Arc<Pace>,
+pub(super) struct Slow {
+    pub(super) inner: FjallStore,
+    pub(super) pace: Arc<Pace>,
 }
 
 #[derive(Default)]
-struct Pace {
+pub(super) struct Pace {
     state: StdMutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    held: bool,
+pub(super) struct State {
+    pub(super) held: bool,
     /// Added to every write.
     delay: Duration,
     /// Whether a write waits for the disk to go on.
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl Pace {
-    fn set(&self, change: impl FnOnce(&mut State)) {
+    pub(super) fn set(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.lock().unwrap());
         self.changed.notify_all();
     }
@@ -81,7 +81,7 @@ async fn start(made: &Made, pace: &Arc<Pace>) -> Vec<Running> {
 }
 
 /// Says something and waits until it is replicated.
-async fn say(client: &mut Client, text: &str) -> Sent {
+pub(super) async fn say(client: &mut Client, text: &str) -> Sent {
     client.say("lobby", text).await;
     client
         .find(|item| match item {
