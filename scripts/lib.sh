@@ -39,6 +39,14 @@ need() { # PROGRAM PACKAGES WHAT-FOR
   return 1
 }
 
+# What rounds of faults in network namespaces are made with.
+need_torture() {
+  need ip iproute2 'network namespaces' && need tc iproute2 'narrow links' &&
+    need iptables iptables 'cut and lossy links' && need faketime faketime 'wrong clocks' &&
+    need setpriv util-linux 'processes that end with their parent' &&
+    need unshare util-linux 'namespaces that end with their process'
+}
+
 need_rust() {
   if ! command -v cargo >/dev/null; then
     [[ -x ${CARGO_HOME:-${HOME-}/.cargo}/bin/cargo ]] || die \

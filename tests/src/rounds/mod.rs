@@ -1,31 +1,43 @@
-//! Rounds of real processes under one fault each, held against the promises by the history checker.
+//! Rounds of real processes under faults, each held against the promises by the history checker.
 //!
-//! A round has rooms of its own, clients on each server (`crowd`) whose every word is written
-//! down (`recorder`), one fault, and its end: everything replicated, all servers the same, every
-//! timeline read from every server. [`strikes`] has the faults that processes on one machine can
-//! have, [`partition`] the one that needs networks of their own. What is needed to look into a
-//! round that broke a promise stays in a folder.
+//! A round (`round`) has rooms of its own, clients on each server (`crowd`) whose every word is
+//! written down (`recorder`), faults ([`Fault`]: one list of all there are, `faults` with how each is
+//! made), and its end: everything replicated, all servers the same, every timeline read from every
+//! server. `modes` repeats one fault, `torture` draws from all of them. The servers (`stage`) are on
+//! the loopback, or each on a machine of its own (`machines`) where the fault needs a network. What
+//! is needed to look into a round that broke a promise stays in a folder.
 
+mod clock;
 mod crowd;
+mod fault;
+mod faults;
 mod keep;
-mod partition;
+mod machines;
+mod modes;
 mod place;
 mod recorder;
-mod servers;
+mod round;
+mod server;
 mod session;
-mod strikes;
+mod stage;
+mod system;
 mod table;
+mod told;
+mod torture;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chatty_simulations::history::{Figures, History, Rule, Violation, check, figures};
 
 use table::{Cell, Row};
 
-/// What is done to the servers.
+pub use fault::Fault;
+pub use torture::Torture;
+
+/// Rounds of which fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum Mode {
     /// One server is killed at a random moment and started again.
     Kill,
     /// All servers are killed at the same moment and started again.
@@ -60,17 +72,26 @@ pub enum Verdict {
 /// Runs so many rounds of a fault.
 ///
 /// # Errors
-/// Why it cannot be run, or a fault not be made.
-pub fn strikes(fault: Fault, rounds: u32, options: &Options) -> Result<Verdict, String> {
-    strikes::run(fault, rounds, options)
+/// Why it cannot be run.
+pub fn repeat(mode: Mode, rounds: u32, options: &Options) -> Result<Verdict, String> {
+    modes::run(mode, rounds, options)
 }
 
-/// Runs a partition 2 | 1 of that length.
+/// Runs a partition 2 | 1 of that length. Makes machines: the process has namespaces of its own.
 ///
 /// # Errors
 /// Why it cannot be run.
 pub fn partition(cut: Duration, options: &Options) -> Result<Verdict, String> {
-    partition::run(cut, options)
+    modes::partition(cut, options)
+}
+
+/// Runs rounds of drawn faults. Makes machines: the process has namespaces of its own. The clusters
+/// lie in `work`, which nobody needs afterwards; broken rounds are kept in `broken`.
+///
+/// # Errors
+/// Why it cannot be run.
+pub fn torture(torture: &Torture, work: &Path, broken: &Path) -> Result<Verdict, String> {
+    torture.run(work, broken)
 }
 
 /// A round that was lived, judged.

@@ -89,6 +89,14 @@ impl Recorder {
         self.live().unsettled.insert(session, count);
     }
 
+    /// A session left in good order before the round ends; nobody waits for it any more.
+    pub fn left(&self, session: Session) {
+        self.did(session, Did::Ended);
+        let mut live = self.live();
+        live.unsettled.remove(&session);
+        live.opened.retain(|(other, _)| *other != session);
+    }
+
     /// A session ended before its time.
     pub fn ended(&self, session: Session, why: String) {
         self.did(session, Did::Ended);

@@ -21,8 +21,10 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::recorder::Recorder;
 
-/// How long a call waits for a server: longer than all of them are ever down here.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a call of whoever stays waits for a server: longer than all of them are ever down here.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Whoever only looks in waits for a server, and for an answer, so long.
+pub const VISIT_PATIENCE: Duration = Duration::from_secs(5);
 /// A server at rest answers at once; one that does not is a finding.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
 /// Lines of a page that a talking client reads now and then.
@@ -54,6 +56,10 @@ pub struct Who {
     pub rooms: Vec<String>,
     /// Pause between two messages; `None` only listens.
     pub says_every: Option<Duration>,
+    /// Every eighth message is longer by so many bytes.
+    pub padding: usize,
+    /// How long it waits for a server.
+    pub patience: Duration,
     /// Keeps its account from round to round.
     pub identity: PathBuf,
 }
@@ -95,7 +101,7 @@ impl Talker {
             nick: Some(who.name.clone()),
             identity: IdentityAt::File(who.identity.clone()),
             start: Start::At(who.server.clone()),
-            patience: PATIENCE,
+            patience: who.patience,
             ..Options::default()
         };
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", who.name);
@@ -163,6 +169,28 @@ impl Talker {
         self.chat.leave_cluster().await;
     }
 
+    /// Says something in each room, waits until it is on a majority of the disks, but not for long,
+    /// and leaves.
+    pub async fn visit(mut self) {
+        for _ in 0..self.rooms.len() {
+            self.say().await;
+        }
+        let late = tokio::time::sleep(VISIT_PATIENCE);
+        tokio::pin!(late);
+        while !self.unsettled.is_empty() {
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Some(Event::Ended(_)) | None => break,
+                    Some(event) => self.on_event(event),
+                },
+                () = &mut late => break,
+            }
+        }
+        // What it does not know yet it will never hear of.
+        self.recorder.left(self.session);
+        self.chat.leave_cluster().await;
+    }
+
     async fn say(&mut self) {
         // A full window would make it wait here instead of listening.
         if self.unanswered.len() + 1 >= WINDOW_MAX {
@@ -172,7 +200,10 @@ impl Talker {
             return;
         };
         self.said += 1;
-        let text = format!("message {} of {} in {name}", self.said, self.who.name);
+        let mut text = format!("message {} of {} in {name}", self.said, self.who.name);
+        if self.said.is_multiple_of(8) {
+            text.extend(std::iter::repeat_n('.', self.who.padding));
+        }
         // Most wait for a majority; some only for one disk.
         let level = if self.said.is_multiple_of(4) { Level::Stored } else { Level::Replicated };
         let (at, room) = (self.recorder.now(), *room);

@@ -14,6 +14,16 @@ pub enum Cell {
     Longest(Duration),
 }
 
+impl Cell {
+    fn joined(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Count(a), Self::Count(b)) => Self::Count(a + b),
+            (Self::Longest(a), Self::Longest(b)) => Self::Longest(*a.max(b)),
+            _ => Self::Word(format!("{self} {other}")),
+        }
+    }
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -27,6 +37,18 @@ impl fmt::Display for Cell {
 
 /// A line of a table, each entry with its heading.
 pub type Row = Vec<(&'static str, Cell)>;
+
+/// A line in which no heading stands twice: words side by side, counts added, of times the longest.
+pub fn merged(row: Row) -> Row {
+    let mut merged: Row = Row::new();
+    for (heading, cell) in row {
+        match merged.iter_mut().find(|(other, _)| *other == heading) {
+            None => merged.push((heading, cell)),
+            Some((_, there)) => *there = there.joined(&cell),
+        }
+    }
+    merged
+}
 
 /// Rows under the same headings.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +116,14 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_under_the_same_heading_become_one() {
+        let word = |word: &str| Cell::Word(word.into());
+        let ms = |ms| Cell::Longest(Duration::from_millis(ms));
+        let row = vec![("who", word("s1")), ("took", ms(5)), ("who", word("s2")), ("took", ms(3))];
+        assert_eq!(merged(row), [("who", word("s1 s2")), ("took", ms(5))]);
+    }
 
     #[test]
     fn counts_are_added_up_and_the_longest_time_stands() {
