@@ -1,7 +1,10 @@
 //! How fast a batch becomes durable: `cargo run --release -p chatty-server --example store_speed`.
 //!
-//! Writes messages of 128 bytes to 1000 rooms in batches of 1, 32 and 500, each synced, and prints
-//! events a second, the time of a commit, CPU and resident memory.
+//! Writes messages of 128 bytes in batches, each synced, as three servers with 1000 rooms write
+//! them: turn by turn into three logs. First a few thousand batches of 1, 32 and 500 into an empty
+//! store; then, with `fill N`, N more messages in batches of 250, a line for every tenth of them,
+//! which shows what the store costs as it fills. Prints events a second, the time of a commit, CPU,
+//! bytes written to the disk and resident memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,32 +16,28 @@ use chatty_core::store::{Batch, Entry, Store};
 use chatty_core::time::Hlc;
 use chatty_server::store::FjallStore;
 
+/// Servers whose logs are written.
+const LOGS: usize = 3;
+/// Messages in a batch of the filling.
+const FILL_BATCH: usize = 250;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let fill = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => 0,
+        [word, count] if word == "fill" => count.parse::<usize>()?,
+        _ => return Err("usage: store_speed [fill N]".into()),
+    };
     let folder = std::env::temp_dir().join(format!("chatty-store-speed-{}", std::process::id()));
     let mut store = FjallStore::open(&folder)?;
     println!("open, idle: {} resident", resident());
-    let mut writer = Writer { rng: Rng::new(1), seq: 0, chain: 0 };
+    let mut writer = Writer { rng: Rng::new(1), logs: [(0, 0); LOGS], said: 0 };
     for (size, batches) in [(1, 5000), (32, 2000), (500, 400)] {
-        let cpu = cpu_ticks();
-        let mut times: Vec<Duration> = Vec::new();
-        for _ in 0..batches {
-            let batch = writer.batch(size);
-            let began = Instant::now();
-            store.commit(&batch)?;
-            times.push(began.elapsed());
+        measure(&mut store, &mut writer, size, batches)?;
+    }
+    for _ in 0..10 {
+        if fill > 0 {
+            measure(&mut store, &mut writer, FILL_BATCH, fill / FILL_BATCH / 10)?;
         }
-        let total: Duration = times.iter().sum();
-        times.sort();
-        let at = |share: usize| times[(times.len() - 1) * share / 100];
-        let rate = (size * batches) as f64 / total.as_secs_f64();
-        let micros = (cpu_ticks() - cpu) as f64 * 1e4 / (size * batches) as f64;
-        println!(
-            "batch {size:>3}: {rate:>9.0} events/s; commit p50 {:?} p99 {:?} max {:?}; {micros:.1} us CPU an event; {} resident",
-            at(50),
-            at(99),
-            at(100),
-            resident()
-        );
     }
     drop(store);
     let began = Instant::now();
@@ -48,10 +47,44 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Writes batches and prints what they cost.
+fn measure(
+    store: &mut FjallStore,
+    writer: &mut Writer,
+    size: usize,
+    batches: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (cpu, written) = (cpu_ticks(), bytes_written());
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..batches {
+        let batch = writer.batch(size);
+        let began = Instant::now();
+        store.commit(&batch)?;
+        times.push(began.elapsed());
+    }
+    let total: Duration = times.iter().sum();
+    times.sort();
+    let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 100);
+    let events = (size * batches) as f64;
+    let rate = events / total.as_secs_f64();
+    let micros = (cpu_ticks() - cpu) as f64 * 1e4 / events;
+    let bytes = (bytes_written() - written) as f64 / events;
+    println!(
+        "batch {size:>3} after {:>8}: {rate:>7.0} events/s; commit p50 {:?} p99 {:?} max {:?}; {micros:.1} us CPU, {bytes:.0} bytes written an event; {} resident",
+        writer.said - size * batches,
+        at(50).copied().unwrap_or_default(),
+        at(99).copied().unwrap_or_default(),
+        at(100).copied().unwrap_or_default(),
+        resident()
+    );
+    Ok(())
+}
+
 struct Writer {
     rng: Rng,
-    seq: u64,
-    chain: u64,
+    /// The last number and chain of each log.
+    logs: [(u64, u64); LOGS],
+    said: usize,
 }
 
 impl Writer {
@@ -60,22 +93,27 @@ impl Writer {
     }
 
     fn entry(&mut self) -> Entry {
-        self.seq += 1;
-        let ms = 1_700_000_000_000 + self.seq / 5;
+        let at = self.said % LOGS;
+        self.said += 1;
+        let ms = 1_700_000_000_000 + self.said as u64 / 5;
         let text: String = (0..128).map(|_| char::from(b'a' + self.rng.below(26) as u8)).collect();
         let body = Body::from(Msg { nick: "somebody".into(), text });
+        let [room, account] = [self.rng.below(1000), self.rng.below(3000)].map(u128::from);
+        let mid = Mid::at(ms, self.rng.bits128());
+        let (seq, chain) = &mut self.logs[at];
+        *seq += 1;
         let event = Event {
-            seq: self.seq,
-            hlc: Hlc::from_bits((ms << 16) | (self.seq & 0xff)),
+            seq: *seq,
+            hlc: Hlc::from_bits((ms << 16) | (*seq & 0xff)),
             wall_ms: ms,
-            room: RoomId::new(u128::from(self.rng.below(1000)) << 80),
-            actor: AccountId::new(u128::from(self.rng.below(3000)) << 70),
-            mid: Mid::at(ms, self.rng.bits128()),
+            room: RoomId::new(room << 80),
+            actor: AccountId::new(account << 70),
+            mid,
             kind: body.kind(),
             body: body.encode(),
         };
-        self.chain = event.chain(self.chain);
-        Entry { log: Log::of(Origin::new(7)), event: Arc::new(event), chain: self.chain }
+        *chain = event.chain(*chain);
+        Entry { log: Log::of(Origin::new(7 + at as u128)), event: Arc::new(event), chain: *chain }
     }
 }
 
@@ -90,4 +128,11 @@ fn cpu_ticks() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+/// Bytes that this process had the disk write, also those not there yet.
+fn bytes_written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
