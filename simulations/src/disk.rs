@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use chatty_core::event::Identity;
 use chatty_core::id::{Log, RoomId, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::rng::Rng;
+use chatty_core::scrub;
 use chatty_core::store::{
     Batch, Committed, Entry, Loaded, LoadedLog, Query, Row, Rows, SlotHolder, Sum, View, answer,
     plan,
@@ -22,6 +25,7 @@ pub struct Disk {
     places: BTreeMap<RoomId, BTreeSet<Key>>,
     keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
+    lost: BTreeMap<Key, RegisterKey>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
     slots: BTreeMap<Slot, SlotHolder>,
@@ -81,6 +85,12 @@ impl Disk {
             Row::Register(key, value) => {
                 self.registers.insert(key, value);
             }
+            Row::Lost(key, register) => {
+                self.lost.insert(key, register);
+            }
+            Row::ForgetLost(key) => {
+                self.lost.remove(&key);
+            }
             Row::Sum(room, sum) => {
                 self.sums.insert(room, sum);
             }
@@ -111,6 +121,44 @@ impl Disk {
         }
         kept.standing = Standing::Lossy;
         kept
+    }
+
+    /// What is derived from the logs is what they say, in whatever order they came.
+    ///
+    /// # Panics
+    /// If an index, a register or a sum is not: a batch was not written as a whole.
+    pub fn assert_derived(&self) {
+        let mut made = Self::default();
+        for entries in self.logs.values() {
+            made.commit(&Batch { entries: entries.clone(), ..Batch::default() });
+        }
+        // A conversation stays known when all that was said in it is erased.
+        let registers = |disk: &Self| {
+            let mut registers = disk.registers.clone();
+            registers.retain(|key, _| !matches!(key, RegisterKey::Direct(_)));
+            registers
+        };
+        assert_eq!(registers(self), registers(&made), "registers are what the logs say");
+        // What is below a floor is erased little by little.
+        let kept = |identity: &Identity| identity.mid.unix_ms() > self.floor_ms(identity.room);
+        let keys = |disk: &Self| {
+            let mut keys = disk.keys.clone();
+            keys.retain(|identity, _| kept(identity));
+            keys
+        };
+        assert_eq!(keys(self), keys(&made), "every message in the logs is in the index");
+        let lines = |disk: &Self| -> Vec<(RoomId, Key)> {
+            let all = disk.rooms().flat_map(|room| disk.timeline(room));
+            let kept = all.filter(|entry| entry.event.identity().is_some_and(|id| kept(&id)));
+            kept.map(|entry| (entry.event.room, entry.event.key(entry.log.origin))).collect()
+        };
+        assert_eq!(lines(self), lines(&made), "every line of a timeline is in its place");
+        let rooms: Vec<RoomId> = self.rooms().collect();
+        let within = Arc::default();
+        for room in &rooms {
+            let Ok(piece) = scrub::piece(self, &scrub::At::Room(*room), &within, &rooms);
+            assert_eq!(piece.damage, None, "the sum of a room is that of its lines");
+        }
     }
 
     /// Answers a query.
@@ -265,6 +313,16 @@ impl View for Disk {
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, Infallible> {
         Ok(self.registers.get(key).cloned())
+    }
+
+    fn lost(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, RegisterKey)>, Infallible> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lost = self.lost.range((from, Bound::Unbounded));
+        Ok(lost.take(limit).map(|(key, register)| (*key, *register)).collect())
     }
 
     fn sum(&self, room: RoomId) -> Result<Sum, Infallible> {

@@ -9,6 +9,8 @@ pub mod faults;
 pub mod feeds;
 pub mod floods;
 pub mod history;
+mod liveness;
+pub mod losing;
 pub mod maelstrom;
 pub mod model;
 mod network;
@@ -27,8 +29,15 @@ use world::{Failure, Report, World};
 /// # Errors
 /// What was wrong, and when.
 pub fn run(seed: u64) -> Result<Report, Failure> {
-    let world = World::new(seed);
-    match catch_unwind(AssertUnwindSafe(|| world.run())) {
+    caught(|| World::new(seed).run())
+}
+
+/// Lives through something; a panic of the core is a failure like any other.
+///
+/// # Errors
+/// What was wrong, and when.
+pub fn caught<T>(live: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    match catch_unwind(AssertUnwindSafe(live)) {
         Ok(result) => result,
         Err(panic) => {
             let what = panic

@@ -111,7 +111,7 @@ impl Person {
         self.client.outstanding().1 == 0 && self.client.server().is_some()
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(crate) fn ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }
@@ -190,7 +190,7 @@ impl Person {
 
 impl World {
     /// Lets a client take something in and does what it says.
-    fn drive(&mut self, p: usize, input: Option<Input>) -> Result<(), String> {
+    pub(crate) fn drive(&mut self, p: usize, input: Option<Input>) -> Result<(), String> {
         let now = self.time;
         match input {
             Some(input) => self.people[p].client.handle(now, input),

@@ -170,6 +170,7 @@ impl World {
             retention: self.swarm.retention,
             limits: self.swarm.limits.clone(),
         };
+        server.disk.assert_derived();
         let loaded = server.disk.load();
         server.standing = loaded.standing;
         server.replica = Some(Replica::new(config, &loaded, seed, now));

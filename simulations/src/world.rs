@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::faults::{Counts, Fault, Swarm};
 use crate::floods::Felt;
+use crate::liveness::Watch;
 use crate::network::{Cable, Line};
 use crate::person::{Person, room_name};
 use crate::server::Server;
@@ -136,6 +137,7 @@ pub struct World {
     pub(crate) turmoil: bool,
     /// The slot whose disk was lost last, and what the others held then.
     pub(crate) replaced: Option<(usize, Vector)>,
+    pub(crate) watch: Watch,
     steps: u64,
     trace: DefaultHasher,
     narrate: bool,
@@ -169,6 +171,7 @@ impl World {
             felt: Felt::default(),
             turmoil: true,
             replaced: None,
+            watch: Watch::default(),
             steps: 0,
             trace: DefaultHasher::new(),
             narrate: false,
@@ -361,7 +364,10 @@ impl World {
             Action::CableUp { cable, to } => self.on_cable_up(cable, to),
             Action::CableDown { cable, to } => self.on_cable_down(cable, to),
             Action::LinkHint { cable, to } => self.tell_link(cable, to, Input::Hint(LinkId(cable))),
-            Action::Redial => self.redial(),
+            Action::Redial => {
+                self.redial();
+                return self.watch_liveness();
+            }
             Action::Dial { person, conn, server } => self.on_dial(person, conn, server),
             Action::Request { line, request } => self.on_request(line, request),
             Action::Item { line, item, cost } => return self.on_item(line, &item, cost),

@@ -48,8 +48,8 @@ mod chosen {
         TwoWants = "two-wants",
         /// A feed that is gone is not replaced.
         LostFeed = "lost-feed",
-        /// What is below a floor is erased before the floor is replicated.
-        ErasedEarly = "erased-early",
+        /// A register's loser is erased before its winner is replicated.
+        LoserVoidedEarly = "loser-voided-early",
         /// The floor is tested on the stamp of an event instead of its message's id.
         FloorOnStamp = "floor-on-stamp",
         /// Stamps of others are not followed.

@@ -133,6 +133,21 @@ pub enum Membership {
 }
 
 impl Register {
+    /// The event that alone makes the value, and that another write of the register may beat; `None`
+    /// where values are joined, or written once.
+    pub const fn winner(&self) -> Option<Key> {
+        match self {
+            Self::Room { key, .. }
+            | Self::Topic { key, .. }
+            | Self::Member { key, .. }
+            | Self::Role { key, .. }
+            | Self::Nick { key, .. }
+            | Self::Keep { key, .. }
+            | Self::Floor { key, .. } => Some(*key),
+            Self::Mark { .. } | Self::Direct { .. } | Self::Log { .. } => None,
+        }
+    }
+
     /// Takes in another value of the same register; tells whether this one changed.
     pub fn merge(&mut self, other: &Self) -> bool {
         let wins = match (&mut *self, other) {

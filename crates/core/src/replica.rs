@@ -407,6 +407,9 @@ impl Replica {
         if let Some(swept) = committed.swept {
             self.on_swept(swept);
         }
+        if let Some(tidied) = committed.tidied {
+            self.on_tidied(tidied);
+        }
         for (entry, outcome) in batch.entries.iter().zip(&committed.outcomes) {
             let applied = self.rooms.apply(entry.log, &entry.event);
             self.on_durable(now, entry, *outcome);

@@ -7,18 +7,18 @@
 //! rendezvous hash (Thaler and Ravishankar, 1998) of those it is linked to, if its clock is right
 //! and it is linked to a majority. Lines below a floor are not shown from then on. They are erased
 //! once the floor is on a majority of disks: before, its own disk could be lost, and the line be
-//! gone here and shown elsewhere.
+//! gone here and shown elsewhere. Register writes that lost go the same way, at the same intervals
+//! (`store/tidy.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bugs::bug;
 use crate::event::{Body, Floor, KEEP_MESSAGES_MAX, Retention, first_eight};
 use crate::id::{AccountId, Mid, ReadToken, RoomId, Slot};
 use crate::io::{Output, Severity};
 use crate::replica::Replica;
-use crate::store::{Floors, Query, Rows, Swept};
+use crate::store::{Floors, Query, Rows, Swept, Tidied};
 use crate::time::{Hlc, Now, Time};
 
 /// How often it is looked whether floors have reached a majority, while some have not.
@@ -38,6 +38,8 @@ pub(crate) struct Retaining {
     floors: Floors,
     /// Whether what is below them is being erased.
     sweeping: bool,
+    /// Whether register writes that lost are being erased.
+    tidying: bool,
 }
 
 impl Retaining {
@@ -49,6 +51,7 @@ impl Retaining {
             reading: None,
             floors: Arc::new(BTreeMap::new()),
             sweeping: false,
+            tidying: false,
         }
     }
 
@@ -66,6 +69,9 @@ impl Replica {
             self.retaining.check_at = now.time + self.config.timing.floor_period;
             self.retaining.rooms = self.rooms.sums().map(|(room, _)| room).collect();
             self.check_rooms(now);
+            if !std::mem::replace(&mut self.retaining.tidying, true) {
+                self.broadcast.tidy(None);
+            }
         }
     }
 
@@ -83,7 +89,7 @@ impl Replica {
             if floors.get(&room).is_some_and(|held| *held >= ms) {
                 continue;
             }
-            if bug!(ErasedEarly) || self.broadcast.replicated_upto(event.log) >= event.seq {
+            if self.broadcast.replicated_upto(event.log) >= event.seq {
                 floors.insert(room, ms);
             } else {
                 waiting = true;
@@ -106,6 +112,14 @@ impl Replica {
         match swept {
             Swept::Upto(last) => self.broadcast.sweep(self.retaining.floors.clone(), Some(last)),
             Swept::All => self.retaining.sweeping = false,
+        }
+    }
+
+    /// A step of erasing register writes that lost is on the disk.
+    pub(crate) fn on_tidied(&mut self, tidied: Tidied) {
+        match tidied {
+            Tidied::Upto(last) => self.broadcast.tidy(Some(last)),
+            Tidied::All => self.retaining.tidying = false,
         }
     }
 

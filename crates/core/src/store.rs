@@ -7,11 +7,13 @@
 
 mod answer;
 mod plan;
+mod tidy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bugs::bug;
 use crate::event::{Event, Identity, first_eight};
 use crate::id::{AccountId, Generation, Log, Mid, RoomId, ServerId, Slot};
 use crate::io::Standing;
@@ -50,6 +52,17 @@ pub struct Batch {
     pub floors: Floors,
     /// Go on erasing what is below them after this identity.
     pub sweep: Option<SweepAfter>,
+    /// Go on erasing register writes that lost.
+    pub tidy: Option<Tidy>,
+}
+
+/// A step of erasing register writes that lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tidy {
+    /// Those after this one; `None`: from the first.
+    pub after: Option<Key>,
+    /// What is on a majority of disks: only what lost to one of these may go.
+    pub replicated: Arc<Vector>,
 }
 
 /// Rooms, and up to which unix millisecond their messages are gone.
@@ -65,6 +78,7 @@ impl Batch {
             && self.slots.is_empty()
             && self.standing.is_none()
             && self.sweep.is_none()
+            && self.tidy.is_none()
     }
 }
 
@@ -109,6 +123,17 @@ pub struct Committed {
     pub sums: Vec<(RoomId, Sum)>,
     /// If it swept: where to go on, or that all is done.
     pub swept: Option<Swept>,
+    /// If it tidied: where to go on, or that all is done.
+    pub tidied: Option<Tidied>,
+}
+
+/// How far tidying came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tidied {
+    /// There may be more after this.
+    Upto(Key),
+    /// Everything was looked at.
+    All,
 }
 
 /// How far a sweep came.
@@ -167,6 +192,9 @@ pub(crate) const fn is_below_floor(mid: Mid, floor_ms: u64) -> bool {
 
 /// Whether a line is to be shown: an event of its room that is no message, or one above the floor.
 pub(crate) fn is_kept(event: &Event, floor_ms: u64) -> bool {
+    if bug!(FloorOnStamp) {
+        return event.identity().is_none() || event.hlc.ms() > floor_ms;
+    }
     event.identity().is_none_or(|identity| !is_below_floor(identity.mid, floor_ms))
 }
 
@@ -187,6 +215,10 @@ pub enum Row {
     ForgetKey(Identity),
     /// A register's merged value.
     Register(RegisterKey, Register),
+    /// A write of that register lost to another one.
+    Lost(Key, RegisterKey),
+    /// What is to be remembered of a write that lost is done.
+    ForgetLost(Key),
     /// A room's sum.
     Sum(RoomId, Sum),
     /// What another server holds of a log.
@@ -246,6 +278,16 @@ pub trait View {
     /// # Errors
     /// The disk's.
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, Self::Error>;
+
+    /// Register writes that lost and are not erased, by key, after one of them; at most `limit`.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn lost(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, RegisterKey)>, Self::Error>;
 
     /// A room's sum.
     ///

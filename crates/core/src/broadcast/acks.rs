@@ -11,7 +11,8 @@ use crate::bugs::bug;
 use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
 use crate::io::{Severity, Standing};
-use crate::store::{Batch, Floors, SlotHolder, SweepAfter};
+use crate::store::{Batch, Floors, SlotHolder, SweepAfter, Tidy};
+use crate::time::Key;
 use crate::vector::Vector;
 
 impl Broadcast {
@@ -33,6 +34,13 @@ impl Broadcast {
     pub fn sweep(&mut self, floors: Floors, after: SweepAfter) {
         self.floors = floors;
         self.unsaved.sweep = Some(after);
+    }
+
+    /// The next write erases some register writes that lost, after that one.
+    pub fn tidy(&mut self, after: Option<Key>) {
+        let logs = self.logs.keys();
+        let replicated = logs.map(|log| (*log, self.replicated_upto(*log))).collect();
+        self.unsaved.tidy = Some(Tidy { after, replicated: Arc::new(replicated) });
     }
 
     /// The batch is fsynced: it is announced, and given back to be shown.

@@ -807,6 +807,9 @@ impl Broadcast {
             assert!(state.buffer.keys().all(|seq| *seq > state.next), "{log}: buffer is drained");
             let armed = state.repair.deadline().is_some();
             assert_eq!(armed, self.waiting.contains(log), "{log}: timers are known");
+            // Never give up, never forget.
+            let lacks = !state.forked && self.most_held(*log) > state.held();
+            assert!(armed || !lacks, "{log}: a link has more, and nobody waits for it or asks");
             buffers += bytes;
             state.feeding.assert_invariants(self.feeds.max());
         }

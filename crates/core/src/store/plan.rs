@@ -42,6 +42,10 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         Some(after) => Some(planned.sweep(after, &batch.floors)?),
         None => None,
     };
+    let tidied = match &batch.tidy {
+        Some(tidy) => Some(planned.tidy(tidy)?),
+        None => None,
+    };
     let Plan { mut rows, first, sums, registers, .. } = planned;
     rows.extend(first.into_iter().map(|(identity, (keys, _))| Row::Keys(identity, keys)));
     rows.extend(sums.iter().map(|(room, sum)| Row::Sum(*room, *sum)));
@@ -57,7 +61,7 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
         rows.push(Row::Slot(holder.clone()));
     }
     rows.extend(batch.standing.map(Row::Standing));
-    Ok((rows, Committed { outcomes, sums: sums.into_iter().collect(), swept }))
+    Ok((rows, Committed { outcomes, sums: sums.into_iter().collect(), swept, tidied }))
 }
 
 /// Message identities that one batch of a sweep looks at.
@@ -68,14 +72,14 @@ fn is_below(floors: &Floors, event: &Event) -> bool {
     floors.get(&event.room).is_some_and(|floor| is_below_floor(event.mid, *floor))
 }
 
-fn void(entry: &Entry) -> Entry {
+pub(super) fn void(entry: &Entry) -> Entry {
     Entry { event: Arc::new(entry.event.void()), ..entry.clone() }
 }
 
 /// A batch being planned: what it changes is seen by its later events.
-struct Plan<'a, V> {
-    view: &'a V,
-    rows: Vec<Row>,
+pub(super) struct Plan<'a, V> {
+    pub(super) view: &'a V,
+    pub(super) rows: Vec<Row>,
     /// The keys of messages, and what stands at the smallest.
     first: BTreeMap<Identity, (Vec<Key>, Arc<Event>)>,
     sums: BTreeMap<RoomId, Sum>,
@@ -92,15 +96,20 @@ impl<V: View> Plan<'_, V> {
         Ok(held)
     }
 
-    /// Merges the register that an event writes, if it writes one.
+    /// Merges the register that an event writes, if it writes one. Of two writes one has lost.
     fn write(&mut self, entry: &Entry) -> Result<(), V::Error> {
-        let Some((key, value)) = write_of(entry.log, &entry.event) else { return Ok(()) };
-        match self.register(key)? {
+        let Some((name, value)) = write_of(entry.log, &entry.event) else { return Ok(()) };
+        let lost = match self.register(name)? {
             Some(held) => {
-                held.merge(&value);
+                let before = held.winner();
+                if held.merge(&value) { before } else { value.winner() }
             }
-            none => *none = Some(value),
-        }
+            none => {
+                *none = Some(value);
+                None
+            }
+        };
+        self.rows.extend(lost.map(|key| Row::Lost(key, name)));
         Ok(())
     }
 

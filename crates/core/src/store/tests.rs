@@ -78,6 +78,10 @@ impl View for Shelf {
         Ok(None)
     }
 
+    fn lost(&self, _: Option<Key>, _: usize) -> Result<Vec<(Key, RegisterKey)>, Self::Error> {
+        Ok(Vec::new())
+    }
+
     fn sum(&self, _: RoomId) -> Result<Sum, Self::Error> {
         Ok(Sum::default())
     }

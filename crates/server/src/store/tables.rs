@@ -1,4 +1,4 @@
-//! The database: five keyspaces, their memory bounds, and its errors in our words.
+//! The database: six keyspaces, their memory bounds, and its errors in our words.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub(super) struct Tables {
     pub(super) mid: Keyspace,
     /// Registers.
     pub(super) reg: Keyspace,
+    /// key → register: writes that lost and are not erased yet.
+    pub(super) lost: Keyspace,
     /// Heads of logs, sums of rooms, other servers' disks, holders of slots, the runs.
     pub(super) meta: Keyspace,
 }
@@ -61,8 +63,8 @@ impl Tables {
             db.keyspace(name, options).map_err(store_error)
         };
         let (log, tl, mid) = (open("log", 8)?, open("tl", 4)?, open("mid", 4)?);
-        let (reg, meta) = (open("reg", 2)?, open("meta", 2)?);
-        let tables = Self { db, log, tl, mid, reg, meta };
+        let (reg, lost, meta) = (open("reg", 2)?, open("lost", 1)?, open("meta", 2)?);
+        let tables = Self { db, log, tl, mid, reg, lost, meta };
         tables.check_format()?;
         Ok(tables)
     }

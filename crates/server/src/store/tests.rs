@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Bound;
 
 use chatty_core::event::{Event, Identity, Join, Msg, Topic};
 use chatty_core::id::{AccountId, Mid, RoomId, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::session::Line;
-use chatty_core::store::{Entry, Row, Rows, SlotHolder, Sum, View};
+use chatty_core::store::{Entry, Row, Rows, SlotHolder, Sum, Tidy, View};
 use chatty_core::time::{Hlc, Key};
 use chatty_core::vector::Vector;
 use proptest::prelude::*;
@@ -23,6 +24,7 @@ struct Memory {
     places: BTreeSet<(RoomId, Key)>,
     keys: BTreeMap<Identity, Vec<Key>>,
     registers: BTreeMap<RegisterKey, Register>,
+    lost: BTreeMap<Key, RegisterKey>,
     sums: BTreeMap<RoomId, Sum>,
     disks: BTreeMap<(ServerId, Log), u64>,
     slots: BTreeMap<Slot, SlotHolder>,
@@ -42,6 +44,8 @@ impl Memory {
                 Row::Unplace(room, key) => drop(self.places.remove(&(room, key))),
                 Row::Keys(identity, keys) => drop(self.keys.insert(identity, keys)),
                 Row::Register(key, value) => drop(self.registers.insert(key, value)),
+                Row::Lost(key, register) => drop(self.lost.insert(key, register)),
+                Row::ForgetLost(key) => drop(self.lost.remove(&key)),
                 Row::Sum(room, sum) => drop(self.sums.insert(room, sum)),
                 Row::Disk(server, log, upto) => drop(self.disks.insert((server, log), upto)),
                 Row::ForgetDisk(server) => self.disks.retain(|(of, _), _| *of != server),
@@ -110,6 +114,15 @@ impl View for Memory {
 
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
         Ok(self.registers.get(key).cloned())
+    }
+    fn lost(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, RegisterKey)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let lost = self.lost.range((from, Bound::Unbounded));
+        Ok(lost.take(limit).map(|(key, register)| (*key, *register)).collect())
     }
     fn sum(&self, room: RoomId) -> Result<Sum, StoreError> {
         Ok(self.sums.get(&room).copied().unwrap_or_default())
@@ -189,6 +202,10 @@ fn batches(drafts: &[DraftBatch]) -> Vec<Batch> {
         // Small message ids are of the first millisecond: below any floor.
         floors: Arc::new([(RoomId::new(0), 1)].into()),
         sweep: draft.slot.map(|_| None),
+        tidy: draft.slot.map(|(slot, _)| Tidy {
+            after: None,
+            replicated: Arc::new((1..4).map(|n| (log(n), u64::from(slot) * 4)).collect()),
+        }),
         standing: draft
             .slot
             .map(|(slot, _)| [Standing::Lossy, Standing::Sound][usize::from(slot % 2)]),

@@ -11,8 +11,9 @@ use chatty_core::time::Key;
 use fjall::{Keyspace, Readable, Snapshot, UserValue};
 
 use super::rows::{
-    KEY_BYTES, event_key, event_seq, identity_key, place_key, read_event, read_identity, read_key,
-    read_place, read_register, read_slot, read_sum, register_key, slot_key, sum_key,
+    KEY_BYTES, event_key, event_seq, identity_key, key_bytes, place_key, read_event, read_identity,
+    read_key, read_place, read_register, read_register_key, read_slot, read_sum, register_key,
+    slot_key, sum_key,
 };
 use super::tables::{Tables, store_error};
 
@@ -102,6 +103,21 @@ impl View for Frozen<'_> {
     fn register(&self, key: &RegisterKey) -> Result<Option<Register>, StoreError> {
         let value = self.get(&self.tables.reg, register_key(key))?;
         value.map(|value| read_register(key, &value)).transpose()
+    }
+
+    fn lost(
+        &self,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, RegisterKey)>, StoreError> {
+        let bad = || StoreError::Corrupt("the name of a write that lost is damaged".into());
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(key_bytes(after)));
+        let rows = self.at.range(&self.tables.lost, (from, Bound::Unbounded)).take(limit);
+        rows.map(|row| {
+            let (key, register) = row.into_inner().map_err(store_error)?;
+            Ok((read_key(&key).ok_or_else(bad)?, read_register_key(&register)?))
+        })
+        .collect()
     }
 
     fn sum(&self, room: RoomId) -> Result<Sum, StoreError> {

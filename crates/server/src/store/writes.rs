@@ -67,6 +67,10 @@ impl<'a> Writes<'a> {
             Row::Register(key, value) => {
                 self.once.insert(&tables.reg, register_key(key), register_value(value));
             }
+            Row::Lost(key, register) => {
+                self.once.insert(&tables.lost, key_bytes(*key), register_key(register));
+            }
+            Row::ForgetLost(key) => self.once.remove(&tables.lost, key_bytes(*key)),
             Row::Sum(room, sum) => self.put(sum_key(*room).to_vec(), sum_value(*sum).to_vec()),
             Row::Disk(server, log, upto) => {
                 self.put(disk_key(*server, *log), upto.to_be_bytes().to_vec());
