@@ -1,9 +1,9 @@
 //! The hybrid clock (Kulkarni et al., 2014) and the fence for a server whose clock is off.
 //!
 //! Replicas never reject an event for its clock (rejection would be divergence): a stamp too far
-//! ahead is kept and not followed. The *source* is fenced instead: a server whose clock is more
-//! than half the allowed skew from the lower median over itself and its linked voters takes no
-//! client writes, and goes on replicating and serving reads (CockroachDB's rule).
+//! ahead is kept and not followed. The *source* is fenced instead: a server whose wall clock, or whose
+//! stamps, are more than half the allowed skew from the lower median over itself and its linked
+//! voters takes no client writes, and goes on replicating and serving reads (CockroachDB's rule).
 //!
 //! A server that hears no majority has one thing to hold its clock to: its certificate. By a clock
 //! outside its time no other server would be right to link with it, and it takes no writes until a
@@ -140,7 +140,10 @@ impl Clock {
         clocks.sort_unstable();
         let Some(median) = clocks.get((clocks.len() - 1) / 2).copied() else { return };
         self.median = Some((median, now.time));
-        self.fenced = own.abs_diff(median) > self.max_skew_ms / 2;
+        // The wall clock may be behind though the stamps, which follow those of others, are right; the
+        // stamps may be ahead though the wall clock was mended.
+        let is_off = |ms: u64| ms.abs_diff(median) > self.max_skew_ms / 2;
+        self.fenced = is_off(now.wall_ms) || is_off(own);
     }
 
     /// The certificate is good from then until then, in unix milliseconds.
@@ -224,6 +227,28 @@ mod tests {
         assert_eq!(wrong.fence(), Fence::Off);
         wrong.judge(now, &[100_000, 100_100], 3);
         assert_eq!(wrong.fence(), Fence::Open, "its clock was mended");
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_off_though_stamps_of_others_are_followed() {
+        let behind = at(90_000);
+        let others = [100_000, 100_100];
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        clock.judge(behind, &others, 3);
+        assert_eq!(clock.fence(), Fence::Off);
+        // Others write all the time: the next stamp would be right, and the clock is not.
+        clock.observe(behind, Hlc::at_ms(100_050));
+        clock.judge(behind, &others, 3);
+        assert_eq!(clock.fence(), Fence::Off);
+        clock.judge(at(100_100), &others, 3);
+        assert_eq!(clock.fence(), Fence::Open, "mended");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_off_while_its_stamps_are_ahead() {
+        let mut clock = Clock::new(Hlc::at_ms(110_000), 2000);
+        clock.judge(at(100_000), &[100_000, 100_100], 3);
+        assert_eq!(clock.fence(), Fence::Off);
     }
 
     #[test]
