@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use chatty_core::id::Origin;
-use chatty_core::session::ServerState;
+use chatty_core::session::{ServerState, Status};
 use chatty_core::time::Time;
 use chatty_simulations::history::{History, Server, What};
 
 use super::taken_by;
 use crate::rounds::clock::Clock;
 use crate::rounds::fault::{Dice, Scene, Strike};
+use crate::rounds::stage::CONVERGE_MAX;
+use crate::rounds::system::until;
+
+/// Whether a server takes no writes: while it lags behind it takes no clients at all.
+fn takes_none(status: &Status) -> bool {
+    matches!(status.state, ServerState::Fenced | ServerState::CatchingUp)
+}
 
 const OFFSETS: [i64; 4] = [10, 3600, 86_400, 365 * 86_400];
 
@@ -20,6 +27,8 @@ pub struct Skew {
     when: When,
     lasts: Duration,
     clock: Option<Clock>,
+    /// How much its log had said before.
+    logged: usize,
     fenced: Option<(Origin, Time)>,
     mended: Option<Time>,
 }
@@ -38,7 +47,7 @@ impl Skew {
         let seconds = if dice.one_in(2) { -seconds } else { seconds };
         let when = if dice.one_in(3) { When::FromItsStart } else { When::AsItRuns };
         let (victim, lasts) = (dice.victim(), dice.millis(1000, 3000));
-        Self { victim, seconds, when, lasts, clock: None, fenced: None, mended: None }
+        Self { victim, seconds, when, lasts, clock: None, logged: 0, fenced: None, mended: None }
     }
 
     /// The server, stopped for it, goes on with that clock, or with its machine's.
@@ -68,6 +77,7 @@ impl Strike for Skew {
     }
 
     fn strike(&mut self, scene: &mut Scene<'_>) -> Result<(), String> {
+        self.logged = scene.stage.server(self.victim)?.log().len();
         let file = scene.stage.dir().join("clock");
         let first = if self.when == When::FromItsStart { self.seconds } else { 0 };
         self.clock = Some(Clock::new(file, first)?);
@@ -84,9 +94,13 @@ impl Strike for Skew {
     }
 
     fn shows(&mut self, scene: &mut Scene<'_>) -> Result<(), String> {
-        let fenced = ServerState::Fenced;
-        let status =
-            scene.stage.wait_status(self.victim, "takes no writes", |now| now.state == fenced)?;
+        let before = self.logged;
+        until("the log says that the clock is off", CONVERGE_MAX, || {
+            let log = scene.stage.server(self.victim)?.log();
+            let new = log.get(before..).unwrap_or_default();
+            if new.contains("clock is off") { Ok(()) } else { Err("it does not".into()) }
+        })?;
+        let status = scene.stage.wait_status(self.victim, "takes no writes", takes_none)?;
         self.fenced = Some((status.origin, scene.recorder.now()));
         scene.note("it takes no writes");
         Ok(())
@@ -97,9 +111,9 @@ impl Strike for Skew {
     }
 
     fn heal(&mut self, scene: &mut Scene<'_>) -> Result<String, String> {
-        let state = scene.stage.status(self.victim)?.state;
-        if state != ServerState::Fenced {
-            return Err(format!("its clock is off, and it is {state}"));
+        let status = scene.stage.status(self.victim)?;
+        if !takes_none(&status) {
+            return Err(format!("its clock is off, and it is {}", status.state));
         }
         self.mended = Some(scene.recorder.now());
         self.clock()?.is_off_by(0)?;
