@@ -45,6 +45,29 @@ fn a_cut_loses_nothing_and_is_mended_within_a_second_of_its_heal() {
     }
 }
 
+/// Nobody notices such a cut before somebody speaks, and the last of each run is followed by silence.
+#[test]
+fn a_short_cut_where_little_is_said_is_mended_within_a_second_too() {
+    let mut heals = 0;
+    for seed in 1..=8 {
+        let scenario = Scenario {
+            nodes: 5,
+            rate: 20,
+            cuts: Cut::ALL.to_vec(),
+            interval: Duration::from_secs(2),
+            length: Duration::from_secs(60),
+            seed,
+            ..Scenario::default()
+        };
+        let report = drive::run(&scenario);
+        assert!(report.is_right(), "{report}");
+        heals += report.cuts.iter().filter(|cut| cut.whole >= ms(1000)).count();
+        let slowest = report.slowest_heal(ms(1000));
+        assert!(slowest.is_some_and(|slowest| slowest <= ms(1000)), "seed {seed}: {report}");
+    }
+    assert!(heals >= 50, "{heals} heals were followed by a second without a cut");
+}
+
 #[test]
 fn lost_messages_lose_no_value() {
     let report = drive::run(&Scenario { loss_ppm: 100_000, ..Scenario::default() });

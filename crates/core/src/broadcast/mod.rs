@@ -41,7 +41,7 @@ use crate::time::{Hlc, Now, Time};
 use crate::vector::Vector;
 
 use feeds::Feeding;
-use lossy::Proof;
+use lossy::{Proof, Sent};
 use plan::Known;
 use repair::{Answer, Repair};
 use serve::Serving;
@@ -220,6 +220,12 @@ pub struct Broadcast {
     /// Which link a read of ours serves.
     reads: BTreeMap<ReadToken, LinkId>,
     digest_at: Time,
+    /// What of the own log everybody should have; only for lossy links, as what follows.
+    sent: Sent,
+    /// When anything last came from anybody.
+    heard: Time,
+    /// When one of those who owe a proof may be probed.
+    probe_at: Time,
     buffers_bytes: usize,
     /// Stamps of events applied since they were last taken.
     received: Vec<Hlc>,
@@ -268,6 +274,9 @@ impl Broadcast {
             last_read: 0,
             reads: BTreeMap::new(),
             digest_at: now.time,
+            sent: Sent::default(),
+            heard: now.time,
+            probe_at: now.time,
             buffers_bytes: 0,
             received: Vec::new(),
             counts: Counts::default(),
@@ -372,6 +381,9 @@ impl Broadcast {
     pub fn frame(&mut self, now: Now, link: LinkId, frame: Frame) -> Result<(), String> {
         if !self.links.contains_key(&link) {
             return Ok(()); // in flight when the link went down
+        }
+        if self.lossy {
+            self.heard = now.time;
         }
         let proves = self.lossy && matches!(frame, Frame::Have(_));
         let taken = self.take_frame(now, link, frame);
@@ -760,7 +772,9 @@ impl Broadcast {
         let links = self.links.values().filter_map(|link| link.announce_at);
         let digest = (!self.lossy && !self.links.is_empty()).then_some(self.digest_at);
         let proofs = self.links.values().filter_map(|link| self.proof_deadline(link));
-        logs.chain(links).chain(digest).chain(proofs).min()
+        let lossy =
+            if self.lossy { [self.probe_deadline(), self.quiet_deadline()] } else { [None; 2] };
+        logs.chain(links).chain(digest).chain(proofs).chain(lossy.into_iter().flatten()).min()
     }
 
     /// Fires every timer due at `now`. `Have`s that are due travel at the next flush.

@@ -16,7 +16,7 @@ use crate::store::{Query, Rows};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub(super) struct Serving {
     /// Asked and not answered: from, to.
-    queue: BTreeMap<Log, (u64, u64)>,
+    pub(super) queue: BTreeMap<Log, (u64, u64)>,
     active: Option<Active>,
     /// Bytes of ranges that have not left yet.
     queued: usize,
@@ -73,7 +73,7 @@ impl Broadcast {
         }
     }
 
-    fn pump(&mut self, id: LinkId) {
+    pub(super) fn pump(&mut self, id: LinkId) {
         let window = self.limits.range_window_bytes;
         loop {
             let Some(link) = self.links.get_mut(&id) else { return };
