@@ -5,4 +5,5 @@ mod clock;
 mod cloned;
 mod start;
 mod trust;
+mod verify;
 mod world;
