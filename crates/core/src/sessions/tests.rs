@@ -3,6 +3,7 @@
 mod bounds;
 mod clock;
 mod cloned;
+mod numbers;
 mod start;
 mod trust;
 mod verify;

@@ -143,7 +143,7 @@ impl View for Frozen<'_> {
     }
 }
 
-fn read_keys(identity: &Identity, value: &[u8]) -> Result<Vec<Key>, StoreError> {
+pub(super) fn read_keys(identity: &Identity, value: &[u8]) -> Result<Vec<Key>, StoreError> {
     let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
     value.chunks(KEY_BYTES).map(|key| read_key(key).ok_or_else(bad)).collect()
 }
