@@ -288,6 +288,12 @@ impl View for Disk {
             .map_or_else(Vec::new, |keys| keys.range(..below).rev().take(limit).copied().collect()))
     }
 
+    fn places_above(&self, room: RoomId, above: Key, limit: usize) -> Result<Vec<Key>, Infallible> {
+        let above = (Bound::Excluded(above), Bound::Unbounded);
+        let keys = self.places.get(&room);
+        Ok(keys.map_or_else(Vec::new, |keys| keys.range(above).take(limit).copied().collect()))
+    }
+
     fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Infallible> {
         Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }

@@ -99,9 +99,18 @@ impl Cluster {
             Ok(text) => text,
             Err(source) => return Err(ClusterError::NoFolder { file, source }),
         };
+        Self::parse_file(folder, &text)
+    }
+
+    /// From the text of `client.toml` in that folder.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn parse_file(folder: &Path, text: &str) -> Result<Self, ClusterError> {
+        let file = folder.join("client.toml");
         let bad = |what: String| ClusterError::BadFile { file: file.clone(), what };
         let raw: RawCluster =
-            toml::from_str(&text).map_err(|error| bad(error.message().replace('\n', ", ")))?;
+            toml::from_str(text).map_err(|error| bad(error.message().replace('\n', ", ")))?;
         let authority = raw.authority.parse().map_err(|e| bad(format!("authority: {e}")))?;
         let mut servers = Vec::new();
         for RawServer { name, addr } in raw.servers {
@@ -167,7 +176,9 @@ fn is_address(addr: &str) -> bool {
     addr.parse::<std::net::SocketAddr>().is_ok_and(|addr| addr.port() != 0)
         || addr.rsplit_once(':').is_some_and(|(host, port)| {
             let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-            port.parse::<u16>().is_ok_and(|port| port != 0)
+            // A number may have a sign, a port may not.
+            port.bytes().all(|c| c.is_ascii_digit())
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
                 && !host.is_empty()
                 && host.chars().all(is_host)
         })
@@ -195,6 +206,7 @@ mod tests {
             assert!(Cluster::parse_url(bad).is_err(), "{bad}");
         }
         assert!(Cluster::parse_url(&format!("chatty://127.0.0.1/#{HASH}")).is_err(), "no port");
+        assert!(Cluster::parse_url(&format!("chatty://chat:+7/#{HASH}")).is_err(), "a sign");
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Kept {
         Self { account, token: hex(token) }
     }
 
+    /// From the text of an account's file; `None` if it says something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|kept: &Self| unhex(&kept.token).is_some())
+    }
+
     /// The token.
     pub fn token(&self) -> Vec<u8> {
         unhex(&self.token).unwrap_or_default()
@@ -136,11 +141,8 @@ impl IdentityFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.error(error)),
         };
-        let kept: Option<Kept> = serde_json::from_str(&text).ok();
-        match kept.filter(|kept| unhex(&kept.token).is_some()) {
-            Some(kept) => Ok(Some(kept)),
-            None => Err(IdentityError::Broken { file: self.0.clone() }),
-        }
+        let broken = || IdentityError::Broken { file: self.0.clone() };
+        Kept::parse(&text).map(Some).ok_or_else(broken)
     }
 
     /// The account, or the turn to make one; waits for another process that is making it.

@@ -126,8 +126,8 @@ impl OutboxFile {
         let (path, mut file) = lock(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(error)?;
+        let journal = parse(&path, cluster, &bytes)?;
         let cluster = id(cluster);
-        let journal = read(&path, &cluster, &bytes)?;
         let mut outbox = Self { path, cluster, file, length: 0, base: 0, journal };
         outbox
             .rewrite()
@@ -266,17 +266,38 @@ fn header(cluster: &[u8; 32]) -> Vec<u8> {
 }
 
 fn frame(at: u64, notes: &Vec<Note>) -> io::Result<Vec<u8>> {
-    let body = Note::encode(notes);
+    frame_of(at, &Note::encode(notes))
+}
+
+/// A frame around encoded notes, to stand at that place of a file.
+///
+/// # Errors
+/// They are too long.
+#[doc(hidden)]
+pub fn frame_of(at: u64, body: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(body.len()).map_err(|_| io::ErrorKind::FileTooLarge)?.to_le_bytes();
-    let sum = sum(&[&at.to_le_bytes(), &length, &body]);
-    Ok([&MARKER[..], &length, &sum, &body].concat())
+    let sum = sum(&[&at.to_le_bytes(), &length, body]);
+    Ok([&MARKER[..], &length, &sum, body].concat())
+}
+
+/// An outbox of that cluster with nothing in it.
+#[doc(hidden)]
+pub fn empty(cluster: &Cluster) -> Vec<u8> {
+    header(&id(cluster))
 }
 
 fn sum(parts: &[&[u8]]) -> [u8; SUM_BYTES] {
     first(digest(&SHA256, &parts.concat()).as_ref())
 }
 
-/// What a file's bytes say.
+/// What the bytes of an outbox of that cluster say; `path` is for the errors.
+///
+/// # Errors
+/// See [`OutboxError`].
+pub fn parse(path: &Path, cluster: &Cluster, bytes: &[u8]) -> Result<Journal, OutboxError> {
+    read(path, &id(cluster), bytes)
+}
+
 fn read(path: &Path, cluster: &[u8; 32], bytes: &[u8]) -> Result<Journal, OutboxError> {
     if bytes.is_empty() {
         return Ok(Journal::default());

@@ -192,6 +192,11 @@ impl fmt::Display for Log {
     }
 }
 
+/// The number of an event in its log is at most this: at a million events a second a run would take
+/// nine years to come so far. A higher one comes from damage or from a peer that breaks the
+/// protocol, and is refused where it is read, so that no sum of such numbers overflows.
+pub const SEQ_MAX: u64 = 1 << 48;
+
 /// The name of an event: the `seq`-th of its log, counted from 1, without holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventId {
@@ -203,7 +208,15 @@ pub struct EventId {
 
 /// A server's place in the configuration (`s1`). It outlives disks: see [`Generation`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Slot(String);
+
+impl TryFrom<String> for Slot {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::new(name).map_err(|name| format!("{name:?} is no name of a server"))
+    }
+}
 
 impl Slot {
     /// 1 to 32 of `a-z`, `0-9`, `-`.
@@ -270,6 +283,17 @@ mod tests {
     fn a_public_room_is_the_same_in_any_case_of_letters() {
         assert_eq!(RoomId::public("Lobby"), RoomId::public("lobby"));
         assert_ne!(RoomId::public("lobby"), RoomId::public("lobby2"));
+    }
+
+    #[test]
+    fn a_name_of_a_server_from_outside_is_held_to_the_rule_of_names() {
+        let encoded = |name: &str| postcard::to_allocvec(name).unwrap();
+        let decoded = |name: &str| postcard::from_bytes::<Slot>(&encoded(name)).ok();
+        assert_eq!(decoded("s1"), Some(Slot(String::from("s1"))));
+        assert_eq!(postcard::to_allocvec(&decoded("s1")).unwrap()[1..], encoded("s1"));
+        for name in ["", "S1", "s 1", "../s1", "s1\n", &"s".repeat(33)] {
+            assert_eq!(decoded(name), None, "{name:?}");
+        }
     }
 
     #[test]

@@ -148,6 +148,23 @@ impl Register {
         }
     }
 
+    /// Whether it is the value of such a register.
+    pub const fn is_of(&self, key: &RegisterKey) -> bool {
+        matches!(
+            (key, self),
+            (RegisterKey::Room(_), Self::Room { .. })
+                | (RegisterKey::Topic(_), Self::Topic { .. })
+                | (RegisterKey::Member(..), Self::Member { .. })
+                | (RegisterKey::Role(..), Self::Role { .. })
+                | (RegisterKey::Nick(_), Self::Nick { .. })
+                | (RegisterKey::Mark(..), Self::Mark { .. })
+                | (RegisterKey::Direct(_), Self::Direct { .. })
+                | (RegisterKey::Log(_), Self::Log { .. })
+                | (RegisterKey::Keep(_), Self::Keep { .. })
+                | (RegisterKey::Floor(_), Self::Floor { .. })
+        )
+    }
+
     /// Takes in another value of the same register; tells whether this one changed.
     pub fn merge(&mut self, other: &Self) -> bool {
         let wins = match (&mut *self, other) {

@@ -401,6 +401,7 @@ impl Replica {
         if self.refusing.take().is_some() {
             self.log(Severity::Info, "the disk takes writes again".into());
         }
+        self.verify_written(&batch, committed);
         for (room, sum) in &committed.sums {
             self.rooms.set_sum(*room, *sum);
         }

@@ -255,6 +255,13 @@ pub trait View {
     /// The disk's.
     fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Self::Error>;
 
+    /// Places of a room's timeline above `above`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn places_above(&self, room: RoomId, above: Key, limit: usize)
+    -> Result<Vec<Key>, Self::Error>;
+
     /// All keys of a message identity, the smallest first.
     ///
     /// # Errors

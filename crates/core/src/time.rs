@@ -118,12 +118,36 @@ impl FromStr for Key {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || format!("not a key: {text:?}");
-        if text.len() != 65 || !text.is_ascii() || text.as_bytes()[48] != b'-' {
+        // `from_str_radix` takes a sign too, so the digits are checked first.
+        let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let (stamp, seq) = text.split_once('-').ok_or_else(bad)?;
+        if (stamp.len(), seq.len()) != (48, 16) || !is_digits(stamp) || !is_digits(seq) {
             return Err(bad());
         }
-        let hlc = u64::from_str_radix(&text[..16], 16).map_err(|_| bad())?;
-        let origin = u128::from_str_radix(&text[16..48], 16).map_err(|_| bad())?;
-        let seq = u64::from_str_radix(&text[49..], 16).map_err(|_| bad())?;
+        let (hlc, origin) = stamp.split_at_checked(16).ok_or_else(bad)?;
+        let hlc = u64::from_str_radix(hlc, 16).map_err(|_| bad())?;
+        let origin = u128::from_str_radix(origin, 16).map_err(|_| bad())?;
+        let seq = u64::from_str_radix(seq, 16).map_err(|_| bad())?;
         Ok(Self { hlc: Hlc(hlc), origin: Origin::new(origin), seq })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_65_characters_and_has_no_signs() {
+        let key = Key { hlc: Hlc::at_ms(7), origin: Origin::new(1 << 100), seq: 9 };
+        let text = key.to_string();
+        assert_eq!(text.parse(), Ok(key));
+        for at in [0, 16, 49] {
+            let signed: String =
+                text.char_indices().map(|(nth, c)| if nth == at { '+' } else { c }).collect();
+            assert!(signed.parse::<Key>().is_err(), "{signed}");
+        }
+        for bad in ["", "-", &text[1..], &text.replace('-', "0"), &"é".repeat(32)] {
+            assert!(bad.parse::<Key>().is_err(), "{bad}");
+        }
     }
 }

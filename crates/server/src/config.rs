@@ -250,7 +250,11 @@ pub(crate) fn from_toml<T: serde::de::DeserializeOwned>(
     })
 }
 
-fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+/// Checks the text of a configuration that is in that file.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     let raw: Raw = from_toml(file, text)?;
     let wrong = |key, what| Err(ConfigError::Value { file: file.to_owned(), key, what });
     let Ok(name) = Slot::new(raw.name) else {
@@ -360,7 +364,9 @@ fn is_address(addr: &str) -> bool {
     addr.parse::<SocketAddr>().is_ok_and(|addr| addr.port() != 0)
         || addr.rsplit_once(':').is_some_and(|(host, port)| {
             let is_host = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-            port.parse::<u16>().is_ok_and(|port| port != 0)
+            // A number may have a sign, a port may not.
+            port.bytes().all(|c| c.is_ascii_digit())
+                && port.parse::<u16>().is_ok_and(|port| port != 0)
                 && !host.is_empty()
                 && host.chars().all(is_host)
         })
@@ -568,7 +574,8 @@ mod tests {
     fn an_address_is_a_host_and_a_port() {
         let good = ["127.0.0.1:1", "[::1]:7400", "chat.example.org:7400", "s1:7400"];
         assert!(good.into_iter().all(is_address));
-        let bad = ["", "host", "host:", ":7400", "host:0", "host:70000", "a b:1", "::1:7400"];
+        let bad =
+            ["", "host", "host:", ":7400", "host:0", "host:+7", "host:70000", "a b:1", "::1:7400"];
         assert_eq!(bad.into_iter().find(|addr| is_address(addr)), None);
     }
 }

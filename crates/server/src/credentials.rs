@@ -129,7 +129,8 @@ pub(crate) fn token_key_text(cluster: ClusterId, hex_key: &str) -> String {
 
 const TOKEN_KEY_OF: &str = "cluster ";
 
-fn parse_token_key(text: &str) -> Option<(Option<ClusterId>, TokenKey)> {
+/// What the text of a token key's file says: whose it is, and the key.
+pub fn parse_token_key(text: &str) -> Option<(Option<ClusterId>, TokenKey)> {
     let text = text.trim();
     let (cluster, text) = match text.strip_prefix(TOKEN_KEY_OF) {
         Some(rest) => {

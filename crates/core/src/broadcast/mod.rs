@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::config::{Config, Feeds, Limits, Links, Start, Timing, VOTERS_MAX};
 use crate::event::{BODY_BYTES_MAX, CHAIN_START, Event};
 use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
-use crate::id::{LinkId, Log, PersistToken, ReadToken, ServerId, Slot};
+use crate::id::{LinkId, Log, PersistToken, ReadToken, SEQ_MAX, ServerId, Slot};
 use crate::io::{Output, Peer, Severity, Standing};
 use crate::rng::Rng;
 use crate::store::{Batch, Entry, Floors, Loaded, LoadedLog, SlotHolder};
@@ -460,7 +460,7 @@ impl Broadcast {
     /// Whether the events of a frame can be events `base..` of a log; the number of the last.
     fn check(&mut self, log: Log, base: u64, events: &[Arc<Event>]) -> Result<u64, String> {
         let last = base.saturating_sub(1).saturating_add(events.len() as u64);
-        if base == 0 || events.is_empty() || base.checked_add(events.len() as u64).is_none() {
+        if base == 0 || events.is_empty() || last > SEQ_MAX {
             return Err("events without a place in their log".into());
         }
         let numbered = events.iter().zip(base..).all(|(event, seq)| event.seq == seq);

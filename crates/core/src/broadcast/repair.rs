@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Broadcast, Frame, Now, Push, Time};
 use crate::bugs::bug;
 use crate::frame::{Digest, HAVES_MAX, Have, Want};
-use crate::id::{LinkId, Log};
+use crate::id::{LinkId, Log, SEQ_MAX};
 
 /// A server so near to the end of a log can be pushed to again after its queue was dropped.
 const NEAR_EVENTS: u64 = 1000;
@@ -87,6 +87,9 @@ impl Broadcast {
     ) -> Result<(), String> {
         if haves.len() > HAVES_MAX {
             return Err(format!("more than {HAVES_MAX} prefixes in one frame"));
+        }
+        if haves.iter().any(|have| have.upto > SEQ_MAX) {
+            return Err("a prefix that no log can have".into());
         }
         let Some(from) = self.links.get(&link) else { return Ok(()) };
         let server = from.peer.server;

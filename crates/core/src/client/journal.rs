@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AccountId, Mid};
 use crate::session::{Level, Target};
 
+/// A message's number is at most this: the next client counts on from what it finds.
+const NTH_MAX: u64 = 1 << 48;
+
 /// One thing to write down. Messages are numbered in the order they were said; no number is used
 /// twice while its message is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,9 +60,21 @@ impl Note {
         bytes
     }
 
-    /// Reads notes; `None` if these bytes are none.
+    /// Reads notes; `None` if these bytes are none, or number a message as no client does.
     pub fn decode(bytes: &[u8]) -> Option<Vec<Self>> {
-        crate::wire::parse(0, bytes).ok()
+        let notes: Option<Vec<Self>> = crate::wire::parse(0, bytes).ok();
+        notes.filter(|notes| notes.iter().all(|note| note.nth() <= NTH_MAX))
+    }
+
+    /// The number of the message it is about; 0: of none.
+    const fn nth(&self) -> u64 {
+        match self {
+            Self::Account(_) => 0,
+            Self::Said { nth, .. }
+            | Self::Named { nth, .. }
+            | Self::Meant { nth, .. }
+            | Self::Done { nth } => *nth,
+        }
     }
 }
 

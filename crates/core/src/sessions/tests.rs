@@ -3,6 +3,8 @@
 mod bounds;
 mod clock;
 mod cloned;
+mod numbers;
 mod start;
 mod trust;
+mod verify;
 mod world;

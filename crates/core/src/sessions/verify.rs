@@ -2,6 +2,9 @@
 //!
 //! One such task at a time, one piece of it outstanding: it goes on beside everything else. Damage
 //! is told to whoever asked, and to the driver, which cuts it out.
+//!
+//! A room that is not as its sum says is counted again if lines came or went, meanwhile, where it had
+//! been read already: they are in one and not in the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +13,46 @@ use super::busy;
 use crate::id::{ReadToken, RequestId, RoomId, SessionId};
 use crate::io::{Output, Severity};
 use crate::replica::Replica;
-use crate::scrub::{self, At, Piece};
+use crate::scrub::{self, At, Miscount, Piece, RoomAt};
 use crate::session::{Item, Verified};
-use crate::store::{Query, Rows};
-use crate::time::{Now, Time};
+use crate::store::{Batch, Committed, Outcome, Query, Rows};
+use crate::time::{Key, Now, Time};
 use crate::vector::Vector;
 
 /// How often whoever asked hears how far it is.
 const PROGRESS: Duration = Duration::from_secs(1);
+
+/// How often a room is counted that changes behind the count. Then its sum is left unproved, and
+/// said so; that every line has its event was seen all the same.
+const COUNTS_MAX: u8 = 8;
+
+/// A timeline is being counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Counting {
+    room: RoomId,
+    /// How far.
+    after: Key,
+    /// Whether it changed where it was read already.
+    changed: bool,
+    /// The least place where it changed while this piece was read.
+    least: Option<Key>,
+    /// How often it was counted before.
+    before: u8,
+}
+
+impl Counting {
+    /// Lines came or went at that place.
+    fn change(&mut self, key: Key) {
+        self.changed |= key <= self.after;
+        self.least = Some(self.least.map_or(key, |least| least.min(key)));
+    }
+
+    /// A piece was read, up to that line. What changed while it was read may be in it or not.
+    fn read(&mut self, after: Key) {
+        self.after = after;
+        self.changed |= self.least.take().is_some_and(|least| least <= after);
+    }
+}
 
 /// Everything is being read again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,11 +62,74 @@ pub(super) struct Verifying {
     token: ReadToken,
     within: Arc<Vector>,
     rooms: Arc<[RoomId]>,
+    counting: Option<Counting>,
     events: u64,
     told_at: Time,
 }
 
+impl Verifying {
+    /// Notes what a batch changed where it is being counted.
+    fn written(&mut self, batch: &Batch, committed: &Committed) {
+        let Some(counting) = &mut self.counting else { return };
+        let swept = batch.sweep.is_some();
+        counting.changed |= swept && committed.sums.iter().any(|(of, _)| *of == counting.room);
+        let room = counting.room;
+        let lines = batch.entries.iter().zip(&committed.outcomes);
+        for (entry, outcome) in lines.filter(|(entry, _)| entry.event.room == room) {
+            let key = entry.event.key(entry.log.origin);
+            match outcome {
+                Outcome::New => counting.change(key),
+                Outcome::Moved { from } => counting.change(key.min(*from)),
+                Outcome::NoMessage | Outcome::Alias { .. } | Outcome::Below => {}
+            }
+        }
+    }
+
+    /// Takes a piece in: where to go on, and what is wrong for certain.
+    fn take(&mut self, piece: Piece) -> (Option<At>, Result<Option<String>, Miscount>) {
+        if let Some(At::Room(at)) = &piece.next
+            && let Some(counting) = self.counting.as_mut().filter(|c| c.room == at.room)
+        {
+            counting.read(at.after);
+            return (piece.next, Ok(piece.damage));
+        }
+        let before = self.counting.take();
+        if let (Some(mut counting), Some(miscount)) = (before, piece.miscount) {
+            counting.read(miscount.last);
+            if !counting.changed {
+                return (None, Ok(Some(miscount.why)));
+            }
+            if counting.before + 1 < COUNTS_MAX {
+                self.count(counting.room, counting.before + 1);
+                return (Some(At::Room(RoomAt::begin(counting.room))), Ok(None));
+            }
+            self.begin(piece.next.as_ref());
+            return (piece.next, Err(miscount));
+        }
+        self.begin(piece.next.as_ref());
+        (piece.next, Ok(piece.damage))
+    }
+
+    fn begin(&mut self, at: Option<&At>) {
+        if let Some(At::Room(at)) = at {
+            self.count(at.room, 0);
+        }
+    }
+
+    fn count(&mut self, room: RoomId, before: u8) {
+        let counting = Counting { room, after: Key::MIN, changed: false, least: None, before };
+        self.counting = Some(counting);
+    }
+}
+
 impl Replica {
+    /// A batch is on the disk.
+    pub(crate) fn verify_written(&mut self, batch: &Batch, committed: &Committed) {
+        if let Some(task) = &mut self.sessions.verifying {
+            task.written(batch, committed);
+        }
+    }
+
     pub(super) fn verify(&mut self, now: Now, id: SessionId, request: RequestId) {
         if self.sessions.verifying.is_some() {
             let why = "the disk of this server is being verified already";
@@ -46,15 +144,18 @@ impl Replica {
             return;
         };
         let token = self.sessions.verify_read();
-        self.sessions.verifying = Some(Verifying {
+        let mut task = Verifying {
             session: id,
             request,
             token,
             within,
             rooms,
+            counting: None,
             events: 0,
             told_at: now.time,
-        });
+        };
+        task.begin(Some(&at));
+        self.sessions.verifying = Some(task);
         self.read_piece(at);
     }
 
@@ -80,15 +181,22 @@ impl Replica {
                 ..Piece::default()
             },
         };
-        task.events += piece.events;
+        task.events = task.events.saturating_add(piece.events);
         let events = task.events;
-        if gone && piece.damage.is_none() {
+        let (next, found) = task.take(piece);
+        let damage = found.unwrap_or_else(|miscount| {
+            let why = format!("{}: it changed too often to be counted", miscount.why);
+            self.say(Output::Log(Severity::Warn, why));
+            None
+        });
+        if gone && damage.is_none() {
             self.sessions.verifying = None; // nobody waits for it any more
             return true;
         }
-        if let (Some(at), None) = (piece.next, &piece.damage) {
-            if now.time.since(task.told_at) >= PROGRESS {
-                task.told_at = now.time;
+        if let (Some(at), None) = (next, &damage) {
+            let told_at = self.sessions.verifying.as_mut().map(|task| &mut task.told_at);
+            if let Some(told_at) = told_at.filter(|at| now.time.since(**at) >= PROGRESS) {
+                *told_at = now.time;
                 let verified = Verified { request, events, done: false, damage: None };
                 self.deliver_answer(vec![session], Item::Verified(verified));
             }
@@ -96,7 +204,6 @@ impl Replica {
             return true;
         }
         self.sessions.verifying = None;
-        let damage = piece.damage;
         let verified = Verified { request, events, done: true, damage: damage.clone() };
         self.deliver_answer(vec![session], Item::Verified(verified));
         if let (Some(why), Rows::Scrubbed(_)) = (damage, rows) {

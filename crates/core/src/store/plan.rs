@@ -17,6 +17,9 @@ use crate::time::Key;
 /// Keys remembered of one message: its sender repeats it at another server when one fails, and no
 /// server takes it twice. Beyond that the smallest count.
 const ALIASES_MAX: usize = 16;
+/// Keys remembered of one message below a floor, so that all of them are erased. Beyond that the
+/// contents of the greatest stay.
+const ERASED_MAX: usize = 256;
 /// The rows a batch writes, and what it does.
 ///
 /// # Errors
@@ -33,8 +36,14 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
     for entry in &batch.entries {
         let outcome = planned.message(entry)?;
         outcomes.push(outcome);
-        let stub = outcome == Outcome::Below && is_below(&batch.floors, &entry.event);
-        let kept = if stub { void(entry) } else { entry.clone() };
+        let mut kept = entry.clone();
+        if outcome == Outcome::Below {
+            if is_below(&batch.floors, &entry.event) {
+                kept = void(entry);
+            } else {
+                planned.erase_later(entry)?;
+            }
+        }
         planned.rows.push(Row::Event(kept));
         planned.write(entry)?;
     }
@@ -131,10 +140,10 @@ impl<V: View> Plan<'_, V> {
                 continue;
             }
             self.rows.push(Row::ForgetKey(identity));
-            for (nth, key) in keys.into_iter().enumerate() {
+            for key in keys {
                 let entries = self.view.events(key.event().log, key.seq, key.seq, 1)?;
                 let Some(entry) = entries.first() else { continue };
-                if nth == 0 {
+                if self.is_placed(room, key)? {
                     self.rows.push(Row::Unplace(room, key));
                     self.sum(room)?.remove(line_hash(key, &entry.event));
                 }
@@ -145,6 +154,28 @@ impl<V: View> Plan<'_, V> {
             Some(last) => Swept::Upto(last),
             None => Swept::All,
         })
+    }
+
+    /// Whether a key has a place in its room's timeline.
+    fn is_placed(&self, room: RoomId, key: Key) -> Result<bool, V::Error> {
+        let above = Key { seq: key.seq.saturating_add(1), ..key };
+        Ok(self.view.places(room, above, 1)?.first() == Some(&key))
+    }
+
+    /// A message came that is below its room's floor, and the floor is on too few disks to erase what
+    /// is below it. It gets no place, but a sweep finds it by its identity.
+    fn erase_later(&mut self, entry: &Entry) -> Result<(), V::Error> {
+        let Some(identity) = entry.event.identity() else { return Ok(()) };
+        let key = entry.event.key(entry.log.origin);
+        let (mut keys, first) = match self.first.remove(&identity) {
+            Some(held) => held,
+            None => (self.view.keys(&identity)?, entry.event.clone()),
+        };
+        let at = keys.partition_point(|held| *held < key);
+        keys.insert(at, key);
+        keys.truncate(ERASED_MAX);
+        self.first.insert(identity, (keys, first));
+        Ok(())
     }
 
     /// The alias rule: the smallest key of an identity is its line.

@@ -1,4 +1,6 @@
-//! How much a query may find, whatever a client says that it has.
+//! How much a query may find and look at, whatever a client says that it has.
+
+use std::cell::Cell;
 
 use super::*;
 use crate::event::{Body, Msg};
@@ -8,7 +10,14 @@ const LOG: Log = Log::of(Origin::new(1));
 
 /// Logs alone; the timelines are made from them.
 #[derive(Default)]
-struct Shelf(BTreeMap<Log, Vec<Entry>>);
+struct Shelf(BTreeMap<Log, Vec<Entry>>, Looked);
+
+/// How many events were looked at, and their bytes.
+#[derive(Default)]
+struct Looked {
+    events: Cell<usize>,
+    bytes: Cell<usize>,
+}
 
 impl Shelf {
     fn say(&mut self, room: u128, bytes: usize) -> Key {
@@ -49,7 +58,11 @@ impl View for Shelf {
 
     fn events(&self, log: Log, from: u64, to: u64, _: usize) -> Result<Vec<Entry>, Self::Error> {
         let entries = self.0.get(&log).into_iter().flatten();
-        Ok(entries.filter(|e| (from..=to).contains(&e.event.seq)).cloned().collect())
+        let found: Vec<Entry> =
+            entries.filter(|e| (from..=to).contains(&e.event.seq)).cloned().collect();
+        self.1.events.set(self.1.events.get() + found.len());
+        self.1.bytes.set(self.1.bytes.get() + found.iter().map(|e| e.event.cost()).sum::<usize>());
+        Ok(found)
     }
 
     fn places(&self, room: RoomId, below: Key, limit: usize) -> Result<Vec<Key>, Self::Error> {
@@ -57,6 +70,19 @@ impl View for Shelf {
         let mut keys: Vec<Key> =
             entries.map(|e| e.event.key(e.log.origin)).filter(|key| *key < below).collect();
         keys.sort_by(|a, b| b.cmp(a));
+        keys.truncate(limit);
+        Ok(keys)
+    }
+
+    fn places_above(
+        &self,
+        room: RoomId,
+        above: Key,
+        limit: usize,
+    ) -> Result<Vec<Key>, Self::Error> {
+        let mut keys = self.places(room, Key::MAX, usize::MAX)?;
+        keys.retain(|key| *key > above);
+        keys.reverse();
         keys.truncate(limit);
         Ok(keys)
     }
@@ -82,8 +108,12 @@ impl View for Shelf {
         Ok(Vec::new())
     }
 
-    fn sum(&self, _: RoomId) -> Result<Sum, Self::Error> {
-        Ok(Sum::default())
+    fn sum(&self, room: RoomId) -> Result<Sum, Self::Error> {
+        let mut sum = Sum::default();
+        for entry in self.0.values().flatten().filter(|e| e.event.room == room) {
+            sum.add(line_hash(entry.event.key(entry.log.origin), &entry.event));
+        }
+        Ok(sum)
     }
 
     fn slot(&self, _: &Slot) -> Result<Option<SlotHolder>, Self::Error> {
@@ -170,4 +200,46 @@ fn waiting_messages_that_fit_are_all_told() {
     let (lines, cut) = waiting(&shelf, 3, 1 << 20);
     assert_eq!(lines.iter().map(Line::key).collect::<Vec<_>>(), keys);
     assert_eq!(cut, []);
+}
+
+/// Reads a room again, in pieces of which none looks at more than it may; what is wrong, and how many
+/// pieces it took.
+fn scrubbed(shelf: &Shelf, room: RoomId) -> (Option<String>, usize) {
+    let mut at = scrub::At::Room(scrub::RoomAt::begin(room));
+    for pieces in 1.. {
+        shelf.1.events.set(0);
+        shelf.1.bytes.set(0);
+        let (within, rooms) = (shelf.within(), Arc::new([room]));
+        let Ok(Rows::Scrubbed(piece)) = answer(shelf, &Query::Scrub { at, within, rooms }) else {
+            panic!("no piece")
+        };
+        assert!(shelf.1.events.get() <= scrub::PIECE_PLACES);
+        assert!(shelf.1.bytes.get() <= scrub::PIECE_BYTES + crate::event::BODY_BYTES_MAX);
+        match (piece.wrong().map(str::to_owned), piece.next) {
+            (None, Some(next)) => at = next,
+            (wrong, _) => return (wrong, pieces),
+        }
+    }
+    unreachable!("there are more pieces than can be counted")
+}
+
+#[test]
+fn a_room_is_verified_in_pieces_of_bounded_work() {
+    for (lines, bytes, pieces) in [(0, 0, 1), (1023, 10, 1), (1024, 10, 2), (40, 16_384, 3)] {
+        let mut shelf = Shelf::default();
+        let keys: Vec<Key> = (0..lines).map(|_| shelf.say(1, bytes)).collect();
+        assert_eq!(scrubbed(&shelf, RoomId::new(1)), (None, pieces), "{lines} lines");
+
+        // A line of the timeline whose event is another one, or none.
+        let Some(last) = keys.last() else { continue };
+        let log = shelf.0.get_mut(&LOG).unwrap();
+        Arc::make_mut(&mut log[keys.len() - 1].event).hlc = last.hlc.next();
+        let (within, rooms) = (shelf.within(), [RoomId::new(1)]);
+        let before = scrub::RoomAt::begin(RoomId::new(1));
+        let mut sum = before.found;
+        sum.add(1);
+        let at = scrub::At::Room(scrub::RoomAt { after: *last, found: sum, ..before });
+        let Ok(piece) = scrub::piece(&shelf, &at, &within, &rooms);
+        assert!(piece.miscount.is_some_and(|miscount| miscount.room == RoomId::new(1)));
+    }
 }

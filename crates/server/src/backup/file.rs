@@ -116,12 +116,27 @@ pub fn verify(file: &Path) -> Result<Summary, BackupError> {
     scan(file, |_| Ok(()))
 }
 
+/// The same of bytes from anywhere; `file` is for the errors.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn verify_from(file: &Path, from: impl Read) -> Result<Summary, BackupError> {
+    scan_records(Records::new(file, from)?, |_| Ok(()))
+}
+
 /// Reads a backup; `take` is given each piece once its chain is checked.
 pub(super) fn scan(
     file: &Path,
+    take: impl FnMut(Vec<Entry>) -> Result<(), BackupError>,
+) -> Result<Summary, BackupError> {
+    let opened = File::open(file).map_err(FileError::new(file, "opening"))?;
+    scan_records(Records::new(file, BufReader::new(opened))?, take)
+}
+
+fn scan_records<R: Read>(
+    mut from: Records<R>,
     mut take: impl FnMut(Vec<Entry>) -> Result<(), BackupError>,
 ) -> Result<Summary, BackupError> {
-    let mut from = Records::open(file)?;
     let (source, taken_ms, holders) = match from.next()? {
         Some(Record::Head { source, taken_ms, holders }) => (source, taken_ms, holders),
         Some(_) => return Err(from.damaged("it does not begin with its head")),
@@ -175,22 +190,17 @@ pub(super) fn scan(
 }
 
 /// The records of a file, one after the other.
-struct Records {
+struct Records<R> {
     file: PathBuf,
-    from: BufReader<File>,
+    from: R,
     hasher: blake3::Hasher,
     at: u64,
 }
 
-impl Records {
-    fn open(file: &Path) -> Result<Self, BackupError> {
-        let opened = File::open(file).map_err(FileError::new(file, "opening"))?;
-        let mut records = Self {
-            file: file.to_owned(),
-            from: BufReader::new(opened),
-            hasher: blake3::Hasher::new(),
-            at: 0,
-        };
+impl<R: Read> Records<R> {
+    fn new(file: &Path, from: R) -> Result<Self, BackupError> {
+        let mut records =
+            Self { file: file.to_owned(), from, hasher: blake3::Hasher::new(), at: 0 };
         let mut magic = [0; MAGIC.len()];
         if records.fill(&mut magic)? != magic.len() || magic != MAGIC {
             return Err(BackupError::NotABackup { file: file.to_owned() });

@@ -35,7 +35,7 @@ use crate::init::InitError;
 use crate::store::FjallStore;
 use file::Sealed;
 
-pub use file::{Summary, verify};
+pub use file::{Summary, verify, verify_from};
 pub use restore::restore;
 
 /// The first bytes of a backup.

@@ -98,8 +98,10 @@ fn scrubbed(store: &FjallStore, within: &Arc<Vector>) -> Option<String> {
     while let Some(here) = at {
         let query = Query::Scrub { at: here, within: within.clone(), rooms: rooms.clone() };
         match catch_unwind(AssertUnwindSafe(|| reader.read(&query))) {
-            Ok(Ok(Rows::Scrubbed(piece))) if piece.damage.is_none() => at = piece.next,
-            Ok(Ok(Rows::Scrubbed(piece))) => return piece.damage,
+            Ok(Ok(Rows::Scrubbed(piece))) => match piece.wrong() {
+                Some(why) => return Some(why.into()),
+                None => at = piece.next,
+            },
             Ok(Err(StoreError::Corrupt(why))) => return Some(why),
             Ok(other) => panic!("{other:?}"),
             Err(_) => return Some("the database gave up".into()),

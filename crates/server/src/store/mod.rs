@@ -5,6 +5,7 @@
 //! one atomic journal record and one `fdatasync`.
 //!
 //! - `rows.rs`, `tables.rs`, `view.rs`, `writes.rs`: the database's keyspaces, read and written
+//! - `row.rs`: any one row, read
 //! - `high.rs`: beside the database, how much of it was durable
 //! - `mend.rs`: cutting damage out
 //! - `begin.rs`: a run's first look, mended if need be
@@ -12,6 +13,7 @@
 mod begin;
 mod high;
 mod mend;
+mod row;
 mod rows;
 mod tables;
 mod view;
@@ -31,6 +33,7 @@ use fjall::{Guard, PersistMode, Readable};
 
 pub use begin::{Begun, begin};
 pub use mend::note_damage;
+pub use row::{Found, Table, read_row};
 
 use high::High;
 use rows::{
@@ -161,9 +164,7 @@ impl FjallStore {
         with_tables(&self.shared, |tables| {
             let before = match tables.meta.get(tag::RUN).map_err(store_error)? {
                 None => None,
-                Some(row) => Some(postcard::from_bytes::<RunRow>(&row).map_err(|_| {
-                    StoreError::Corrupt("the row of the newest run does not parse".into())
-                })?),
+                Some(row) => Some(read_run(&row)?),
             };
             // A run that wrote nothing is nobody's predecessor: no other server heard of it.
             let prev = before.and_then(|(run, prev)| match heads.get(&Log::of(run)) {
@@ -276,6 +277,11 @@ impl FjallStore {
 /// The newest run, and the newest one before it that wrote events.
 type RunRow = (Origin, Option<(Origin, u64)>);
 
+fn read_run(row: &[u8]) -> Result<RunRow, StoreError> {
+    postcard::from_bytes(row)
+        .map_err(|_| StoreError::Corrupt("the row of the newest run does not parse".into()))
+}
+
 impl Store for FjallStore {
     type Reader = FjallReader;
 
@@ -361,7 +367,7 @@ fn put_run(tables: &Tables, row: &[u8]) -> Result<(), StoreError> {
 
 /// Events of all logs.
 fn events_of(heads: &BTreeMap<Log, LoadedLog>) -> u64 {
-    heads.values().map(|head| head.upto).sum()
+    heads.values().fold(0, |sum, head| sum.saturating_add(head.upto))
 }
 
 fn read_heads(tables: &Tables) -> Result<BTreeMap<Log, LoadedLog>, StoreError> {

@@ -6,7 +6,7 @@
 //! before it anyway.
 
 use chatty_core::event::{Event, Identity};
-use chatty_core::id::{AccountId, Log, Mid, Origin, RoomId, ServerId, Slot};
+use chatty_core::id::{AccountId, Log, Mid, Origin, RoomId, SEQ_MAX, ServerId, Slot};
 use chatty_core::io::Standing;
 use chatty_core::register::{Register, RegisterKey};
 use chatty_core::store::{Entry, LoadedLog, SlotHolder, StoreError, Sum};
@@ -138,8 +138,9 @@ pub(super) fn read_register_key(key: &[u8]) -> Result<RegisterKey, StoreError> {
 }
 
 pub(super) fn read_register(key: &RegisterKey, value: &[u8]) -> Result<Register, StoreError> {
-    postcard::from_bytes(value)
-        .map_err(|_| StoreError::Corrupt(format!("the register {key:?} does not parse")))
+    let read = postcard::from_bytes(value).ok();
+    read.filter(|value: &Register| value.is_of(key))
+        .ok_or_else(|| StoreError::Corrupt(format!("the register {key:?} does not parse")))
 }
 
 pub(super) fn log_key(log: Log) -> Vec<u8> {
@@ -160,7 +161,7 @@ pub(super) fn read_log(key: &[u8], value: &[u8]) -> Option<LoadedLog> {
     let (mut key, mut value) = (Cursor(key.get(1..)?), Cursor(value));
     Some(LoadedLog {
         log: key.log()?,
-        upto: value.u64()?,
+        upto: value.upto()?,
         chain: value.u64()?,
         hlc: Hlc::from_bits(value.u64()?),
     })
@@ -180,7 +181,7 @@ pub(super) fn disk_key(server: ServerId, log: Log) -> Vec<u8> {
 
 pub(super) fn read_disk(key: &[u8], value: &[u8]) -> Option<(ServerId, Log, u64)> {
     let mut key = Cursor(key.get(1..)?);
-    Some((ServerId::from_bytes(key.array()?), key.log()?, Cursor(value).u64()?))
+    Some((ServerId::from_bytes(key.array()?), key.log()?, Cursor(value).upto()?))
 }
 
 pub(super) fn slot_key(slot: &Slot) -> Vec<u8> {
@@ -246,6 +247,11 @@ impl Cursor<'_> {
 
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    /// How many events of a log.
+    fn upto(&mut self) -> Option<u64> {
+        self.u64().filter(|upto| *upto <= SEQ_MAX)
     }
 
     fn log(&mut self) -> Option<Log> {

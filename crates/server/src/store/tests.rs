@@ -90,6 +90,10 @@ impl View for Memory {
         let range = (room, Key::MIN)..(room, below);
         Ok(self.places.range(range).rev().take(limit).map(|(_, key)| *key).collect())
     }
+    fn places_above(&self, room: RoomId, above: Key, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let all = self.places.iter().filter(|(of, key)| *of == room && *key > above);
+        Ok(all.take(limit).map(|(_, key)| *key).collect())
+    }
     fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
         Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }

@@ -50,9 +50,8 @@ impl View for Frozen<'_> {
         }
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
-        for (seq, row) in
-            (from..).zip(self.at.range(&self.tables.log, event_key(log, from)..=event_key(log, to)))
-        {
+        let mut seq = from;
+        for row in self.at.range(&self.tables.log, event_key(log, from)..=event_key(log, to)) {
             let (key, value) = row.into_inner().map_err(store_error)?;
             if event_seq(&key)? != seq {
                 return Err(StoreError::Corrupt(format!("event {seq} of log {log} is missing")));
@@ -63,6 +62,8 @@ impl View for Frozen<'_> {
                 break;
             }
             entries.push(entry);
+            // What is behind the last number there can be has no number.
+            seq = seq.saturating_add(1);
         }
         Ok(entries)
     }
@@ -71,6 +72,13 @@ impl View for Frozen<'_> {
         let range = place_key(room, Key::MIN)..place_key(room, below);
         let newest_first = self.at.range(&self.tables.tl, range).rev().take(limit);
         newest_first.map(|row| read_place(&row.key().map_err(store_error)?)).collect()
+    }
+
+    fn places_above(&self, room: RoomId, above: Key, limit: usize) -> Result<Vec<Key>, StoreError> {
+        let from = Bound::Excluded(place_key(room, above));
+        let to = Bound::Included(place_key(room, Key::MAX));
+        let oldest_first = self.at.range(&self.tables.tl, (from, to)).take(limit);
+        oldest_first.map(|row| read_place(&row.key().map_err(store_error)?)).collect()
     }
 
     fn keys(&self, identity: &Identity) -> Result<Vec<Key>, StoreError> {
@@ -135,7 +143,7 @@ impl View for Frozen<'_> {
     }
 }
 
-fn read_keys(identity: &Identity, value: &[u8]) -> Result<Vec<Key>, StoreError> {
+pub(super) fn read_keys(identity: &Identity, value: &[u8]) -> Result<Vec<Key>, StoreError> {
     let bad = || StoreError::Corrupt(format!("the place of message {} is lost", identity.mid));
     value.chunks(KEY_BYTES).map(|key| read_key(key).ok_or_else(bad)).collect()
 }

@@ -265,3 +265,16 @@ fn whatever_crashes_a_kept_message_is_taken_under_one_id() {
     }
     assert!(crashes > 100 && resent > 100, "{crashes} crashes, {resent} sent again");
 }
+
+#[test]
+fn notes_that_number_a_message_as_no_client_does_are_none() {
+    for (nth, sound) in [(1 << 48, true), ((1 << 48) + 1, false), (u64::MAX, false)] {
+        let (to, text) = lobby("one");
+        let notes = vec![Note::Said { nth, to, text, level: Level::Stored }];
+        let read = Note::decode(&Note::encode(&notes));
+        assert_eq!(read.is_some(), sound, "{nth}");
+        let mut client = keeping(read.into_iter().flatten().collect());
+        say(&mut client, 5, "two");
+        attach(&mut client);
+    }
+}
