@@ -164,9 +164,14 @@ fn whatever_crashes_a_kept_message_is_taken_under_one_id() {
         let mut writing: VecDeque<(u64, Vec<Note>)> = VecDeque::new();
         let mut wire: VecDeque<(Conn, Send)> = VecDeque::new();
         let mut texts: BTreeMap<Ticket, String> = BTreeMap::new();
+        // While nobody answers, what is said gets no id: that is noted later, by itself.
+        let mut dialled = None;
         for step in 0..400 {
             now += rng.below(40);
             let quiet = step >= 300;
+            if let Some(conn) = dialled.take_if(|_| quiet || rng.below(6) == 0) {
+                accept(&mut client, now, conn, welcome("s1"));
+            }
             match rng.below(if quiet { 4 } else { 8 }) {
                 0 => client.handle_timeout(at(now)),
                 1 => {
@@ -205,6 +210,7 @@ fn whatever_crashes_a_kept_message_is_taken_under_one_id() {
                     }
                     writing.clear();
                     wire.clear();
+                    dialled = None;
                     client = restart(&disk);
                     now = 0;
                 }
@@ -212,7 +218,7 @@ fn whatever_crashes_a_kept_message_is_taken_under_one_id() {
             }
             while let Some(output) = client.poll_output() {
                 match output {
-                    Output::Dial(conn, _) => accept(&mut client, now, conn, welcome("s1")),
+                    Output::Dial(conn, _) => dialled = Some(conn),
                     Output::Request(conn, Request::Send(send)) => wire.push_back((conn, send)),
                     Output::Keep(batch, notes) => writing.push_back((batch, notes)),
                     Output::Emit(ClientEvent::Kept(tickets)) => {
@@ -233,6 +239,9 @@ fn whatever_crashes_a_kept_message_is_taken_under_one_id() {
                 wire.clear();
             }
             client.handle_timeout(at(now));
+            if let Some(conn) = dialled.take() {
+                accept(&mut client, now, conn, welcome("s1"));
+            }
             if let Some((batch, notes)) = writing.pop_front() {
                 disk.push(notes);
                 client.handle(at(now), Input::Kept(batch));

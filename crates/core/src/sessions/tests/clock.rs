@@ -55,3 +55,23 @@ fn a_clock_that_is_set_right_is_believed_at_once() {
     world.say(ann, room("lobby"), 1, "half a second is nothing");
     assert_eq!(refused(&world.take(ann)), []);
 }
+
+#[test]
+fn who_slept_and_wakes_alone_takes_writes_when_a_majority_confirms_the_clock() {
+    let mut world = one_of_three();
+    let (ann, _) = world.guest("ann");
+    // The machine was suspended: its wall clock went on, right, and its steady clock did not.
+    world.now.wall_ms += 3_600_000;
+    for n in [2, 3] {
+        world.give(Input::LinkDown(LinkId(n)));
+    }
+    world.say(ann, room("lobby"), 1, "good morning");
+    let codes: Vec<_> = refused(&world.take(ann)).into_iter().map(|(_, code)| code).collect();
+    assert_eq!(codes, [Code::ClockSkew], "it looks like a clock that was set");
+
+    link_up(&mut world, 2);
+    let ping = Ping { sent_micros: 0, clock_ms: world.now.wall_ms };
+    world.give(Input::Frame(LinkId(2), Frame::Ping(ping)));
+    world.say(ann, room("lobby"), 2, "now?");
+    assert_eq!(refused(&world.take(ann)), []);
+}
