@@ -155,8 +155,8 @@ fn explore(scope: Option<&str>, large: bool, seconds: Option<u64>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     println!("| scope | states | steps | longest way | seconds | |");
     println!("|---|---|---|---|---|---|");
-    for (_, scope) in wanted {
-        let report = model::check(scope, threads, seconds.map(Duration::from_secs));
+    for (size, scope) in wanted {
+        let report = model::check(*size, scope, threads, seconds.map(Duration::from_secs));
         println!(
             "| {} | {} | {} | {} | {:.1} | {} |",
             scope.name,

@@ -76,17 +76,29 @@ pub struct Report {
     pub broken: Option<String>,
 }
 
-/// Explores a scope, until it is done, a rule is broken, or the time is over.
+/// Explores a scope, until it is done, a rule is broken, or the time is over. A small one breadth
+/// first, so that the way to a broken rule is the shortest; a large one depth first: only the states
+/// on the way are kept, of all others 8 bytes, so that memory bounds nothing before time does.
 #[expect(clippy::disallowed_methods, reason = "measures the check itself, outside every world")]
-pub fn check(scope: &Scope, threads: usize, limit: Option<Duration>) -> Report {
+pub fn check(size: Size, scope: &Scope, threads: usize, limit: Option<Duration>) -> Report {
     let began = Instant::now();
     let mut builder =
         Explored(scope.clone()).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
     if let Some(limit) = limit {
         builder = builder.timeout(limit);
     }
-    let checker = builder.spawn_bfs().join();
-    let took = began.elapsed();
+    match size {
+        Size::Small => report(scope, &builder.spawn_bfs().join(), began.elapsed(), limit),
+        Size::Large => report(scope, &builder.spawn_dfs().join(), began.elapsed(), limit),
+    }
+}
+
+fn report(
+    scope: &Scope,
+    checker: &impl Checker<Explored>,
+    took: Duration,
+    limit: Option<Duration>,
+) -> Report {
     let over = limit.is_some_and(|limit| took >= limit);
     let mut broken = None;
     for property in checker.model().properties() {
