@@ -47,6 +47,6 @@ fn load(loaded: &mut Loaded, found: Found) {
         Found::Standing(standing) => loaded.standing = standing,
         Found::Event(entry) => assert!(entry.event.cost() > 0),
         Found::Keys(_, keys) => assert!(keys.len() <= 8),
-        Found::Place(_) | Found::Run(..) | Found::Unasked => {}
+        Found::Place(_) | Found::Lost(..) | Found::Run(..) | Found::Unasked => {}
     }
 }

@@ -9,8 +9,8 @@ use chatty_core::store::{Entry, LoadedLog, SlotHolder, StoreError, Sum};
 use chatty_core::time::Key;
 
 use super::rows::{
-    event_seq, log_of_event_key, read_disk, read_event, read_identity, read_log, read_place,
-    read_register, read_register_key, read_slot, read_standing, read_sum, tag,
+    event_seq, log_of_event_key, read_disk, read_event, read_identity, read_key, read_log,
+    read_place, read_register, read_register_key, read_slot, read_standing, read_sum, tag,
 };
 use super::view::read_keys;
 use super::{RunRow, read_run};
@@ -26,14 +26,16 @@ pub enum Table {
     Messages,
     /// Registers.
     Registers,
+    /// Writes of registers that lost.
+    Lost,
     /// Everything else.
     Meta,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Log, Self::Timelines, Self::Messages, Self::Registers, Self::Meta];
+    pub const ALL: [Self; 6] =
+        [Self::Log, Self::Timelines, Self::Messages, Self::Registers, Self::Meta, Self::Lost];
 
     /// The name of its keyspace.
     pub const fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Table {
             Self::Timelines => "tl",
             Self::Messages => "mid",
             Self::Registers => "reg",
+            Self::Lost => "lost",
             Self::Meta => "meta",
         }
     }
@@ -58,6 +61,8 @@ pub enum Found {
     Keys(Identity, Vec<Key>),
     /// A register.
     Register(RegisterKey, Register),
+    /// A write of a register that lost.
+    Lost(Key, RegisterKey),
     /// How far a log goes.
     Head(LoadedLog),
     /// What another disk holds of a log.
@@ -94,6 +99,7 @@ pub fn read_row(table: Table, key: &[u8], value: &[u8]) -> Result<Found, StoreEr
             let key = read_register_key(key)?;
             Ok(Found::Register(key, read_register(&key, value)?))
         }
+        Table::Lost => Ok(Found::Lost(read_key(key).ok_or_else(bad)?, read_register_key(value)?)),
         Table::Meta => read_meta(key, value),
     }
 }
