@@ -15,6 +15,7 @@ pub mod maelstrom;
 pub mod model;
 mod network;
 mod person;
+pub mod scale;
 mod server;
 pub mod start;
 mod strike;

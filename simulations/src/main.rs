@@ -38,6 +38,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Hold the broadcast's cost to its formulas; fails if it costs more.
+    Gates,
     /// Run Maelstrom's broadcast workload against nodes that speak its protocol.
     Maelstrom(chatty_simulations::maelstrom::command::Command),
     /// Explore every order of events in small clusters.
@@ -52,6 +54,8 @@ enum Command {
         #[arg(long)]
         seconds: Option<u64>,
     },
+    /// Measure what the broadcast costs with 3 to 1,000 servers, and what they hold in memory.
+    Scale(chatty_simulations::scale::command::Command),
     /// Run seeds; the first that breaks a rule is named with the command that repeats it.
     Run {
         /// How many seeds.
@@ -84,6 +88,8 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Directed { seeds } => directed(seeds),
         Command::Feeds { seed } => feeds(seed),
+        Command::Gates => chatty_simulations::scale::command::gates(),
+        Command::Scale(command) => command.run(),
         Command::Maelstrom(command) => command.run(),
         Command::Model { scope, large, seconds } => explore(scope.as_deref(), large, seconds),
         Command::Run { first, narrate: true, .. } => narrate(first),

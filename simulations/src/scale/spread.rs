@@ -1,0 +1,106 @@
+//! How events spread: when each was on every disk, and how many servers relayed it there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chatty_core::id::Log;
+use chatty_core::time::Time;
+
+/// An event that is not everywhere yet.
+#[derive(Clone, Debug)]
+struct Track {
+    said: Time,
+    origin: usize,
+    /// Servers it came to, by whatever way.
+    reached: Vec<bool>,
+    /// Whether it was on a disk.
+    stored: bool,
+    /// Servers that were up when it was said, have been since, and lack it on their disk.
+    waiting: Vec<bool>,
+    left: usize,
+}
+
+/// How all events spread so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spread {
+    open: BTreeMap<(Log, u64), Track>,
+    /// From being said to being on every disk, one an event.
+    pub(super) times: Vec<Duration>,
+    /// First arrivals by a push, and the servers they had passed, the origin not counted.
+    pub(super) arrivals: u64,
+    pub(super) hops: u64,
+    pub(super) hops_max: u64,
+    /// First arrivals because somebody asked.
+    pub(super) repaired: u64,
+    /// Events whose server died before it came to another one: nobody waits for them.
+    pub(super) alone: u64,
+}
+
+impl Spread {
+    /// A server says something; these are up.
+    pub(super) fn said(&mut self, now: Time, origin: usize, event: (Log, u64), up: Vec<bool>) {
+        let left = up.iter().filter(|up| **up).count();
+        let mut reached = vec![false; up.len()];
+        reached[origin] = true;
+        let track = Track { said: now, origin, reached, stored: false, waiting: up, left };
+        self.open.insert(event, track);
+    }
+
+    /// An event was pushed to a server, by one that got it over so many links.
+    pub(super) fn pushed(&mut self, to: usize, event: (Log, u64), hops: u8) {
+        if self.is_first(to, event) {
+            let hops = u64::from(hops) + 1;
+            self.arrivals += 1;
+            self.hops += hops;
+            self.hops_max = self.hops_max.max(hops);
+        }
+    }
+
+    /// An event came because it was asked for.
+    pub(super) fn repaired(&mut self, to: usize, event: (Log, u64)) {
+        if self.is_first(to, event) {
+            self.repaired += 1;
+        }
+    }
+
+    fn is_first(&mut self, to: usize, event: (Log, u64)) -> bool {
+        let track = self.open.get_mut(&event);
+        track.is_some_and(|track| !std::mem::replace(&mut track.reached[to], true))
+    }
+
+    /// It is on a server's disk.
+    pub(super) fn stored(&mut self, now: Time, on: usize, event: (Log, u64)) {
+        let Some(track) = self.open.get_mut(&event) else { return };
+        track.stored = true;
+        track.left -= usize::from(std::mem::replace(&mut track.waiting[on], false));
+        if track.left == 0 {
+            self.times.push(now.since(track.said));
+            self.open.remove(&event);
+        }
+    }
+
+    /// A server died: nobody waits for it any more.
+    pub(super) fn died(&mut self, now: Time, server: usize) {
+        let mut over = Vec::new();
+        for (event, track) in &mut self.open {
+            let mut others = track.reached.iter().enumerate().filter(|(n, _)| *n != track.origin);
+            if track.origin == server && others.all(|(_, reached)| !reached) {
+                self.alone += 1;
+                over.push(*event);
+                continue;
+            }
+            track.left -= usize::from(std::mem::replace(&mut track.waiting[server], false));
+            if track.left == 0 {
+                self.times.push(now.since(track.said));
+                over.push(*event);
+            }
+        }
+        over.iter().for_each(|event| drop(self.open.remove(event)));
+    }
+
+    /// An event that is on a disk and that somebody lacks.
+    pub(super) fn missing(&self) -> Option<String> {
+        let (event, track) = self.open.iter().find(|(_, track)| track.stored)?;
+        Some(format!("event {} of {} is missing on {} servers", event.1, event.0, track.left))
+    }
+}
