@@ -28,7 +28,10 @@ impl Shelf {
         for row in rows {
             match row {
                 Row::Event(entry) => self.log.push(entry),
-                Row::Void(entry) => self.log[entry.event.seq as usize - 1] = entry,
+                Row::Void(entry) => {
+                    let at = entry.event.seq as usize - 1;
+                    self.log[at] = entry;
+                }
                 Row::Register(key, value) => drop(self.registers.insert(key, value)),
                 Row::Lost(key, register) => drop(self.lost.insert(key, register)),
                 Row::ForgetLost(key) => drop(self.lost.remove(&key)),
