@@ -130,6 +130,12 @@ impl View for Disk {
         Ok(range.rev().map(|(_, key)| *key).take(limit).collect())
     }
 
+    fn places_above(&self, room: RoomId, above: Key, limit: usize) -> Result<Vec<Key>, Infallible> {
+        let after = self.places.range((room, above)..=(room, Key::MAX));
+        let above = after.map(|(_, key)| *key).filter(|key| *key > above);
+        Ok(above.take(limit).collect())
+    }
+
     fn keys(&self, identity: &Identity) -> Result<Vec<Key>, Infallible> {
         Ok(self.keys.get(identity).cloned().unwrap_or_default())
     }

@@ -8,7 +8,7 @@ use super::disk::Disk;
 use crate::event::{Body, Event, Floor, Identity, Msg, VOID};
 use crate::id::{AccountId, Log, Mid, Origin, RoomId, ServerId, Slot};
 use crate::io::Standing;
-use crate::scrub::{self, At, Piece};
+use crate::scrub::{self, At, Piece, RoomAt};
 use crate::store::{
     Batch, Committed, Floors, Outcome, Query, Rows, SlotHolder, Sum, Swept, line_hash,
 };
@@ -226,8 +226,8 @@ fn scrubbed(disk: &Disk) -> (u64, Option<String>) {
         let query = Query::Scrub { at: next, within: within.clone(), rooms: rooms.clone().into() };
         let Rows::Scrubbed(piece) = disk.ask(&query) else { panic!("no piece") };
         events += piece.events;
-        if piece.damage.is_some() {
-            return (events, piece.damage);
+        if let Some(wrong) = piece.wrong() {
+            return (events, Some(wrong.to_string()));
         }
         at = piece.next;
     }
@@ -267,14 +267,17 @@ fn a_scrub_reads_every_log_and_then_every_room() {
         let Ok(piece) = scrub::piece(&disk, &next, &within, &rooms);
         way.push(match next {
             At::Log(log, from, _) => format!("{} of {}", from, log.origin.bits()),
-            At::Room(room) => format!("room {room}"),
+            At::Room(at) => format!("room {} after {}", at.room, at.found.messages),
         });
         at = piece.next;
     }
-    let rooms = rooms.map(|room| format!("room {room}"));
-    assert_eq!(way, ["1 of 1", "1 of 2", "1 of 3", &rooms[0], &rooms[1]]);
+    let first = format!("room {}", rooms[0]);
+    let (second, last) = (format!("{first} after 0"), format!("room {} after 0", rooms[1]));
+    let more = [1024, 2048].map(|lines| format!("{first} after {lines}"));
+    let pieces = ["1 of 1", "1 of 2", "1 of 3", &second, &more[0], &more[1], &last];
+    assert_eq!(way, pieces);
     assert_eq!(scrub::start(&Vector::new(), &[]), None);
-    assert_eq!(scrub::start(&Vector::new(), &[ROOM]), Some(At::Room(ROOM)));
+    assert_eq!(scrub::start(&Vector::new(), &[ROOM]), Some(At::Room(RoomAt::begin(ROOM))));
 }
 
 #[test]
@@ -293,7 +296,7 @@ fn a_long_log_is_read_in_pieces() {
     );
     let chain = disk.logs[&log(1)][16].chain;
     let next = Some(At::Log(log(1), 18, chain));
-    assert_eq!(piece, Piece { next, events: 17, damage: None }, "256 KiB");
+    assert_eq!(piece, Piece { next, events: 17, ..Piece::default() }, "256 KiB");
     assert_sound(&disk);
 }
 
