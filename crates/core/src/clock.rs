@@ -282,4 +282,81 @@ mod tests {
         clock.look(at(100_001));
         assert_eq!(clock.fence(), Fence::Open, "renewed");
     }
+
+    #[test]
+    fn a_clock_starts_from_the_greatest_stamp_that_is_not_too_far_ahead() {
+        let start = |stamps: &[u64]| {
+            let stamps = stamps.iter().map(|ms| Hlc::at_ms(*ms));
+            Clock::load(stamps, 2000, at(1000)).last().ms()
+        };
+        assert_eq!(start(&[5, 900, 7]), 900);
+        assert_eq!(start(&[5, 3000]), 3000, "as far as clocks may differ");
+        assert_eq!(start(&[5, 3001]), 5);
+        assert_eq!(start(&[]), 0);
+    }
+
+    #[test]
+    fn a_stamp_as_far_ahead_as_clocks_may_differ_is_followed_and_the_next_is_counted() {
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        clock.observe(at(1000), Hlc::at_ms(3000));
+        assert_eq!((clock.last(), clock.skew_events()), (Hlc::at_ms(3000), 0));
+        assert!(clock.reaches(at(1000), Hlc::at_ms(3000)));
+        for n in 1..3 {
+            clock.observe(at(1000), Hlc::at_ms(3001));
+            assert_eq!((clock.last(), clock.skew_events()), (Hlc::at_ms(3000), n));
+        }
+        assert!(!clock.reaches(at(1000), Hlc::at_ms(3001)));
+        assert_eq!(clock.reading_ms(at(1000)), 3000, "the stamps are ahead of the wall");
+        assert_eq!(clock.reading_ms(at(4000)), 4000);
+        clock.observe(at(1000), Hlc::at_ms(2000));
+        assert_eq!(clock.last(), Hlc::at_ms(3000), "an older stamp takes nothing back");
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_half_of_what_clocks_may_differ() {
+        let fence = |own: u64, others: &[u64], voters: usize| {
+            let mut clock = Clock::new(Hlc::default(), 2000);
+            clock.judge(at(own), others, voters);
+            clock.fence()
+        };
+        assert_eq!(fence(11_000, &[10_000, 10_000], 3), Fence::Open);
+        assert_eq!(fence(11_001, &[10_000, 10_000], 3), Fence::Off);
+        assert_eq!(fence(9000, &[10_000, 10_000], 3), Fence::Open);
+        assert_eq!(fence(8999, &[10_000, 10_000], 3), Fence::Off);
+        // The lower median: of two clocks the earlier is right.
+        assert_eq!(fence(20_000, &[10_000], 2), Fence::Off);
+        assert_eq!(fence(10_000, &[20_000], 2), Fence::Open);
+        assert_eq!(fence(10_000, &[20_000, 20_000, 20_000], 4), Fence::Off);
+        assert_eq!(fence(20_000, &[10_000, 10_000, 20_000], 4), Fence::Off);
+        // Two of four are no majority, and one alone of one is nothing to go by.
+        assert_eq!(fence(90_000, &[10_000], 4), Fence::Open);
+        assert_eq!(fence(90_000, &[10_000], 3), Fence::Off);
+        assert_eq!(fence(90_000, &[], 1), Fence::Open);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_tells_the_time_of_the_majority_which_goes_on() {
+        let moment = |micros, wall_ms| Now { time: Time::from_micros(micros), wall_ms };
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        clock.judge(moment(0, 50_000), &[10_000, 10_100], 3);
+        assert_eq!(clock.told_ms(moment(0, 50_000)), 10_100);
+        assert_eq!(clock.told_ms(moment(700_000, 50_700)), 10_800);
+        clock.judge(moment(0, 10_000), &[10_000, 10_100], 3);
+        assert_eq!(clock.told_ms(moment(0, 10_000)), 10_000, "one that is right tells its own");
+        // A stamp is held against the later of the two.
+        clock.judge(moment(0, 5000), &[10_000, 10_000], 3);
+        assert!(clock.reaches(moment(0, 5000), Hlc::at_ms(12_000)));
+        assert!(!clock.reaches(moment(0, 5000), Hlc::at_ms(12_001)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_and_one_that_is_slewed_is_not() {
+        let moment = |ms: u64, wall_ms| Now { time: Time::from_micros(ms * 1000), wall_ms };
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        assert!(!clock.look(moment(0, 1000)), "nothing to compare with");
+        assert!(!clock.look(moment(500, 1600)));
+        assert!(clock.look(moment(1000, 2201)));
+        assert!(!clock.look(moment(1500, 2601)));
+        assert!(clock.look(moment(2000, 3000)), "back");
+    }
 }

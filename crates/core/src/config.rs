@@ -290,3 +290,51 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_is_more_than_half_of_at_most_seven_voters() {
+        let majorities: Vec<usize> = (1..=9u8)
+            .map(|servers| {
+                let name = |n: u8| Slot::new(format!("s{n}")).unwrap();
+                let server = |n| ServerAddr { name: name(n), addr: String::new() };
+                let config = Config {
+                    me: Me {
+                        cluster: ClusterId::new(1),
+                        slot: name(1),
+                        generation: 0,
+                        server: ServerId::new(1),
+                        origin: Origin::new(1),
+                        prev: None,
+                        addr: String::new(),
+                    },
+                    servers: (1..=servers).map(server).collect(),
+                    token_key: TokenKey::new([0; 32]),
+                    feeds: Feeds::DEFAULT,
+                    mesh: Mesh::default(),
+                    timing: Timing::default(),
+                    limits: Limits::default(),
+                    retention: Retention::default(),
+                };
+                let voters: Vec<&Slot> = config.voters().collect();
+                let names: Vec<Slot> = (1..=servers.min(7)).map(name).collect();
+                assert_eq!(voters, names.iter().collect::<Vec<_>>());
+                config.majority()
+            })
+            .collect();
+        assert_eq!(majorities, [1, 2, 2, 3, 3, 4, 4, 4, 4]);
+    }
+
+    #[test]
+    fn a_log_has_two_feeds_unless_told_otherwise() {
+        assert_eq!(Feeds::DEFAULT.max(), 2);
+        assert_eq!(Feeds::Some(std::num::NonZeroU8::MIN).max(), 1);
+        assert_eq!(Feeds::All.max(), usize::MAX);
+        let limits = Limits::default();
+        assert_eq!((limits.buffer_bytes, limits.buffers_bytes), (4_194_304, 67_108_864));
+        assert_eq!((limits.live_queue_bytes, limits.unsaved_bytes), (8_388_608, 67_108_864));
+    }
+}

@@ -326,3 +326,74 @@ impl Event {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(seq: u64) -> Event {
+        Event {
+            seq,
+            hlc: Hlc::at_ms(5),
+            wall_ms: 5,
+            room: RoomId::new(1),
+            actor: AccountId::new(2),
+            mid: Mid::new(3),
+            kind: 2,
+            body: b"hello".to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_chain_tells_every_event_and_every_order_apart() {
+        let chain = |events: &[Event]| events.iter().fold(CHAIN_START, |c, event| event.chain(c));
+        let (one, two) = (event(1), event(2));
+        let other = Event { body: b"hallo".to_vec(), ..event(1) };
+        let long = Event { body: vec![7; 500], ..event(1) };
+        let longer = Event { body: vec![7; 501], ..event(1) };
+        let all = [
+            chain(&[]),
+            chain(std::slice::from_ref(&one)),
+            chain(std::slice::from_ref(&two)),
+            chain(&[one.clone(), two.clone()]),
+            chain(&[two, one.clone()]),
+            chain(&[other]),
+            chain(&[long]),
+            chain(&[longer]),
+        ];
+        let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+        // Eight bytes of it, all of them used.
+        let used = all.iter().fold(0, |bits, chain| bits | chain);
+        assert_eq!(used.to_be_bytes().iter().filter(|byte| **byte == 0).count(), 0);
+    }
+
+    #[test]
+    fn a_void_event_keeps_its_place_in_the_chain_and_nothing_else() {
+        let void = event(1).void();
+        assert_eq!((void.kind, void.room, void.actor), (VOID, RoomId::new(0), AccountId::new(0)));
+        assert_eq!((void.wall_ms, void.mid, void.hlc), (0, Mid::new(0), Hlc::at_ms(5)));
+        assert_eq!(void.chain(7), event(1).chain(7));
+        assert_eq!(void.void(), void);
+        assert_eq!(void.identity(), None);
+        // A body of 32 bytes is a hash only in a void event.
+        let short = Event { body: vec![1; 32], ..event(1) };
+        let other = Event { body: vec![1; 32], ..event(2) };
+        assert_ne!(short.chain(0), other.chain(0));
+    }
+
+    #[test]
+    fn zero_keeps_for_ever() {
+        let keep = |age_ms, messages| Retention { age_ms, messages }.is_for_ever();
+        assert_eq!([keep(0, 0), keep(1, 0), keep(0, 1), keep(1, 1)], [true, false, false, false]);
+    }
+
+    #[test]
+    fn only_messages_have_an_identity() {
+        let identity = |kind| Event { kind, ..event(1) }.identity().is_some();
+        let kinds: Vec<u16> = (0..20).filter(|kind| identity(*kind)).collect();
+        assert_eq!(kinds, [2, 3]);
+        let ranks = [Rank::Member, Rank::Op, Rank::Founder].map(|rank| rank.to_string());
+        assert_eq!(ranks, ["member", "op", "founder"]);
+    }
+}

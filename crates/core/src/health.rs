@@ -256,4 +256,80 @@ mod tests {
         health.hint(ms(100), LINK);
         assert_eq!(turn(&mut health, 100, 400), [(400, Care::Close(LINK))]);
     }
+
+    #[test]
+    fn a_link_is_pinged_every_half_second_and_its_deadlines_are_told() {
+        let mut health = linked();
+        let at = |ms: u64| Some(Time::from_micros(ms * 1000));
+        assert_eq!(health.next_deadline(), at(500));
+        assert_eq!(health.due(ms(499)), []);
+        assert_eq!(health.due(ms(500)), [Care::Ping(LINK)]);
+        assert_eq!(health.next_deadline(), at(1000));
+        health.due(ms(1900));
+        assert_eq!(health.next_deadline(), at(2000), "when it falls silent");
+        assert_eq!(health.due(ms(2000)), [Care::Suspect(LINK)]);
+        assert_eq!(health.link(LINK), (LinkState::Suspect, 0));
+        assert_eq!(health.next_deadline(), at(2400));
+        health.due(ms(4900));
+        assert_eq!(health.next_deadline(), at(5000), "when it is given up");
+        health.hint(ms(4950), LINK);
+        assert_eq!(health.next_deadline(), at(4950));
+        assert_eq!(health.due(ms(4950)), [Care::Ping(LINK)]);
+        assert!(health.heard(ms(4960), LINK), "it was suspected");
+        assert!(!health.heard(ms(4960), LINK));
+        assert_eq!(health.link(LINK), (LinkState::Up, 0));
+        health.link_down(LINK);
+        assert_eq!((health.next_deadline(), health.link(LINK)), (None, (LinkState::Down, 0)));
+        assert!(!health.heard(ms(4970), LINK));
+    }
+
+    #[test]
+    fn a_probe_is_due_when_it_is_told() {
+        let mut health = linked();
+        health.hint(ms(100), LINK);
+        health.due(ms(100));
+        health.hint(ms(300), LINK);
+        assert_eq!(health.next_deadline(), Some(ms(350).time), "a second hint changes nothing");
+        assert_eq!(health.due(ms(349)), []);
+        assert_eq!(health.due(ms(350)), [Care::Close(LINK)]);
+        assert_eq!(health.next_deadline(), Some(ms(600).time), "said once");
+    }
+
+    #[test]
+    fn round_trips_are_smoothed() {
+        let mut health = linked();
+        let mut rtt = |now: u64, sent: u64| {
+            health.pong(ms(now), LINK, Ping { sent_micros: sent * 1000, clock_ms: 0 });
+            health.link(LINK).1
+        };
+        assert_eq!(rtt(80, 0), 80_000, "the first as it is");
+        assert_eq!(rtt(200, 200), 70_000, "then an eighth of each: 0 counts as a microsecond");
+        assert_eq!(rtt(900, 100), 161_250);
+        assert_eq!(rtt(900, 2000), 141_093, "a clock that went back");
+    }
+
+    #[test]
+    fn clocks_of_others_are_told_as_they_should_read_now() {
+        let mut health = linked();
+        assert_eq!(health.clocks(ms(0), |_| true), [] as [u64; 0], "never told");
+        health.clock(ms(100), LINK, 5000);
+        assert_eq!(health.clocks(ms(350), |_| true), [5250]);
+        assert_eq!(health.clocks(ms(350), |slot| slot.as_str() != "s2"), [] as [u64; 0]);
+        health.pong(ms(400), LINK, Ping { sent_micros: 0, clock_ms: 6000 });
+        assert_eq!(health.clocks(ms(400), |_| true), [6000]);
+    }
+
+    #[test]
+    fn a_gap_of_a_second_between_ticks_is_not_a_stall() {
+        let mut health = linked();
+        for t in [1000, 2000] {
+            health.tick(ms(t));
+        }
+        assert!(health.due(ms(2000)).contains(&Care::Suspect(LINK)));
+        let mut health = linked();
+        health.hint(ms(0), LINK);
+        health.tick(ms(1001));
+        assert_eq!(health.due(ms(1001)), [Care::Ping(LINK)], "a probe waits as well");
+        assert_eq!(turn(&mut health, 1100, 1300), [(1300, Care::Close(LINK))]);
+    }
 }

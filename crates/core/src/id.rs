@@ -310,4 +310,36 @@ mod tests {
         let id = Uuid::from_u128(mid.bits());
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
     }
+
+    /// Servers of all versions must agree on these for ever.
+    #[test]
+    fn ids_of_rooms_do_not_change() {
+        let direct = RoomId::direct(AccountId::new(2), AccountId::new(1));
+        let mut name = [0u8; 32];
+        (name[15], name[31]) = (1, 2);
+        assert_eq!(direct.bits(), Uuid::new_v5(&DIRECT_ROOMS, &name).as_u128());
+        let lobby = Uuid::new_v5(&PUBLIC_ROOMS, b"lobby").as_u128();
+        assert_eq!(RoomId::public("LOBBY").bits(), lobby);
+    }
+
+    #[test]
+    fn ids_are_written_for_people_and_read_back() {
+        let origin = Origin::at(1_700_000_000_123, 7);
+        let text = origin.to_string();
+        assert_eq!((text.len(), text.parse()), (36, Ok(origin)));
+        assert_eq!(Log::of(origin).to_string(), format!("{text}/0"));
+        assert_eq!(Origin::from_bytes(origin.to_bytes()), origin);
+        let slot = Slot::new("s-1").unwrap();
+        assert_eq!((slot.to_string().as_str(), slot.as_str()), ("s-1", "s-1"));
+    }
+
+    #[test]
+    fn a_slot_is_a_short_name_of_plain_letters() {
+        for good in ["s1", "a", "eu-west-1", &"x".repeat(32)] {
+            assert!(Slot::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "S1", "s_1", "s 1", "ä", &"x".repeat(33)] {
+            assert_eq!(Slot::new(bad), Err(bad.to_string()));
+        }
+    }
 }

@@ -301,4 +301,155 @@ mod tests {
         assert_eq!(presence.servers(place.0, place.1, &slot("s1")), [slot("s2")]);
         assert_eq!(presence.changes().last().unwrap().gone, [place], "the others are told");
     }
+
+    const EVE: AccountId = AccountId::new(8);
+    const ROOM: RoomId = RoomId::new(1);
+    const GRACE: Duration = Duration::from_secs(30);
+
+    fn update(full: bool, here: &[Place], gone: &[Place]) -> PresenceUpdate {
+        PresenceUpdate { full, here: here.to_vec(), gone: gone.to_vec() }
+    }
+
+    #[test]
+    fn a_place_is_told_with_its_first_session_and_its_last() {
+        let mut presence = Presence::default();
+        let place = (PAT, Some(ROOM));
+        assert_eq!(presence.changes(), []);
+        presence.enter(place.0, place.1);
+        presence.enter(place.0, place.1);
+        assert_eq!(presence.changes(), [update(false, &[place], &[])]);
+        presence.leave(place.0, place.1, None);
+        assert_eq!(presence.changes(), [], "one is left");
+        presence.leave(place.0, place.1, None);
+        presence.leave(place.0, place.1, None);
+        assert_eq!(presence.changes(), [update(false, &[], &[place])]);
+        presence.enter(place.0, place.1);
+        presence.enter(EVE, None);
+        presence.leave(place.0, place.1, None);
+        let changes = [update(false, &[(EVE, None)], &[]), update(false, &[], &[place])];
+        assert_eq!(presence.changes(), changes);
+    }
+
+    #[test]
+    fn a_lost_connection_shows_until_its_grace_is_over_or_it_is_back() {
+        let mut presence = Presence::default();
+        let place = (PAT, None);
+        presence.enter(PAT, None);
+        presence.changes();
+        presence.leave(PAT, None, Some(at(30).time));
+        assert_eq!(presence.next_deadline(GRACE), Some(at(30).time));
+        presence.expire(at(29), GRACE);
+        assert_eq!((presence.changes(), presence.places()), (vec![], 1));
+        // Back, and lost again: later.
+        presence.enter(PAT, None);
+        assert_eq!((presence.changes(), presence.places()), (vec![], 1));
+        presence.leave(PAT, None, Some(at(40).time));
+        presence.enter(EVE, None);
+        presence.assert_invariants([(EVE, None)].into_iter());
+        assert_eq!(presence.everybody(), [update(true, &[(EVE, None), place], &[])]);
+        presence.expire(at(39), GRACE);
+        presence.changes();
+        presence.expire(at(40), GRACE);
+        assert_eq!(presence.changes(), [update(false, &[], &[place])]);
+        assert_eq!((presence.next_deadline(GRACE), presence.places()), (None, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "who is here is who has a session")]
+    fn somebody_told_without_a_session_breaks_a_rule() {
+        let mut presence = Presence::default();
+        presence.enter(PAT, None);
+        presence.assert_invariants(std::iter::empty());
+    }
+
+    #[test]
+    fn what_an_older_run_of_a_server_told_is_void_and_what_the_same_told_stays() {
+        let mut presence = Presence::default();
+        let place = (PAT, Some(ROOM));
+        presence.told(&slot("s2"), here(place));
+        assert_eq!(presence.places(), 0, "nobody is linked");
+        presence.link_up(&slot("s2"), Origin::new(1));
+        presence.told(&slot("s2"), here(place));
+        presence.link_down(at(1), &slot("s2"));
+        presence.link_up(&slot("s2"), Origin::new(1));
+        assert_eq!((presence.places(), presence.next_deadline(GRACE)), (1, None));
+        presence.link_up(&slot("s2"), Origin::new(2));
+        assert_eq!(presence.places(), 0);
+    }
+
+    #[test]
+    fn a_server_that_stays_away_is_forgotten_after_the_grace() {
+        let mut presence = Presence::default();
+        for name in ["s2", "s3"] {
+            presence.link_up(&slot(name), Origin::new(1));
+            presence.told(&slot(name), here((PAT, None)));
+        }
+        presence.link_down(at(5), &slot("s2"));
+        assert_eq!(presence.next_deadline(GRACE), Some(at(35).time));
+        presence.expire(at(34), GRACE);
+        assert_eq!(presence.places(), 2);
+        presence.expire(at(35), GRACE);
+        assert_eq!(presence.places(), 1);
+        presence.told(&slot("s2"), here((EVE, None)));
+        assert_eq!(presence.places(), 1);
+    }
+
+    #[test]
+    fn a_full_telling_replaces_and_another_adds_and_removes() {
+        let mut presence = Presence::default();
+        let (one, two) = ((PAT, Some(ROOM)), (EVE, Some(ROOM)));
+        presence.link_up(&slot("s2"), Origin::new(1));
+        presence.told(&slot("s2"), update(true, &[one], &[]));
+        presence.told(&slot("s2"), update(false, &[two], &[]));
+        assert_eq!(presence.in_room(ROOM), [PAT, EVE].into());
+        presence.told(&slot("s2"), update(false, &[], &[one]));
+        assert_eq!(presence.in_room(ROOM), [EVE].into());
+        presence.told(&slot("s2"), update(true, &[one], &[]));
+        assert_eq!(presence.in_room(ROOM), [PAT].into());
+        assert_eq!(presence.in_room(RoomId::new(2)), BTreeSet::new());
+    }
+
+    #[test]
+    fn of_one_server_so_many_places_are_kept_and_no_more() {
+        let mut presence = Presence::default();
+        presence.link_up(&slot("s2"), Origin::new(1));
+        let place = |n: u128| (AccountId::new(n), None);
+        let most = PLACES_KEPT_MAX as u128;
+        let remote = presence.remote.values_mut().next().unwrap();
+        remote.places = (1..most).map(place).collect();
+        presence.told(&slot("s2"), update(false, &[place(most), place(most + 1)], &[]));
+        assert_eq!(presence.places(), PLACES_KEPT_MAX);
+    }
+
+    #[test]
+    fn a_room_is_counted_by_everybody_who_has_it_open_anywhere_and_is_not_known() {
+        let mut presence = Presence::default();
+        presence.link_up(&slot("s2"), Origin::new(1));
+        let other = RoomId::new(2);
+        let told = [(PAT, Some(other)), (EVE, Some(other)), (EVE, None)];
+        presence.told(&slot("s2"), update(true, &told, &[]));
+        presence.enter(PAT, Some(ROOM));
+        presence.enter(EVE, Some(ROOM));
+        presence.leave(EVE, Some(ROOM), Some(at(9).time));
+        let all = [(ROOM, [PAT, EVE].into()), (other, [PAT, EVE].into())];
+        assert_eq!(presence.room_counts(|_, _| false), all.into());
+        let known = |room, account| room == ROOM && account == PAT;
+        let rest = [(ROOM, [EVE].into()), (other, [PAT, EVE].into())];
+        assert_eq!(presence.room_counts(known), rest.into());
+        assert_eq!(presence.places(), 5);
+    }
+
+    #[test]
+    fn many_places_are_told_in_frames_of_bounded_length() {
+        let many: Vec<Place> =
+            (0..PLACES_MAX as u128 + 1).map(|n| (AccountId::new(n), None)).collect();
+        let lengths = |here: &[Place], gone: &[Place], full| -> Vec<(bool, usize, usize)> {
+            let updates = updates(here, gone, full);
+            updates.iter().map(|u| (u.full, u.here.len(), u.gone.len())).collect()
+        };
+        let first = (true, PLACES_MAX, 0);
+        assert_eq!(lengths(&many, &[], true), [first, (false, 1, 0)]);
+        assert_eq!(lengths(&[], &[], true), [(true, 0, 0)], "nobody is news, too");
+        assert_eq!(lengths(&[], &many, false), [(false, 0, PLACES_MAX), (false, 0, 1)]);
+    }
 }

@@ -36,3 +36,33 @@ impl Rng {
         self.below(n) == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_is_splitmix64() {
+        // The reference implementation's first numbers for the seed 1234567.
+        let mut rng = Rng::new(1_234_567);
+        let bits = [(); 3].map(|()| rng.bits());
+        assert_eq!(
+            bits,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+        let mut rng = Rng::new(1_234_567);
+        let wide = (u128::from(bits[0]) << 64) | u128::from(bits[1]);
+        assert_eq!(rng.bits128(), wide);
+    }
+
+    #[test]
+    fn numbers_below_an_end_are_spread_evenly() {
+        let mut rng = Rng::new(1);
+        let mut counts = [0; 10];
+        (0..10_000).for_each(|_| counts[rng.below(10) as usize] += 1);
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+        let hits = (0..10_000).filter(|_| rng.one_in(4)).count();
+        assert!((2350..2650).contains(&hits), "{hits}");
+        assert_eq!(rng.below(0), 0);
+    }
+}

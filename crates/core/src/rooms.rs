@@ -428,4 +428,141 @@ mod tests {
         assert_eq!(rooms.nick(AccountId::new(2)).as_deref(), Some("bob"));
         assert_eq!(rooms.account("robert"), Some(AccountId::new(1)));
     }
+
+    fn key(at: u64) -> Key {
+        Key { hlc: Hlc::from_bits(at), origin: Origin::new(1), seq: at }
+    }
+
+    const ROOM: RoomId = RoomId::new(7);
+
+    #[test]
+    fn members_are_those_who_joined_and_neither_left_nor_were_kicked() {
+        let mut rooms = Rooms::default();
+        let (ann, bob) = (AccountId::new(1), AccountId::new(2));
+        let mut set = |who, at, state: Membership| {
+            let value = Register::Member { key: key(at), state };
+            rooms.write(RegisterKey::Member(ROOM, who), value);
+            rooms.members(ROOM).collect::<Vec<_>>()
+        };
+        assert_eq!(set(bob, 1, Membership::Joined), [bob]);
+        assert_eq!(set(ann, 2, Membership::Joined), [ann, bob]);
+        assert_eq!(set(bob, 3, Membership::Left), [ann]);
+        assert_eq!(set(bob, 2, Membership::Joined), [ann], "older news is none");
+        let kicked = Membership::Kicked { by: "ann".into(), reason: String::new() };
+        assert_eq!(set(bob, 4, Membership::Joined), [ann, bob]);
+        assert_eq!(set(bob, 5, kicked.clone()), [ann]);
+        assert!(rooms.is_member(ROOM, ann) && !rooms.is_member(ROOM, bob));
+        assert_eq!(rooms.membership(ROOM, bob), Some((key(5), &kicked)));
+        assert_eq!(rooms.membership(RoomId::new(8), bob), None);
+    }
+
+    #[test]
+    fn a_founder_is_above_every_role() {
+        let mut rooms = Rooms::default();
+        let (ann, bob, cid) = (AccountId::new(1), AccountId::new(2), AccountId::new(3));
+        let value = Register::Room { key: key(1), founder: ann, name: "Tea".into() };
+        rooms.write(RegisterKey::Room(ROOM), value);
+        for who in [ann, bob] {
+            let value = Register::Role { key: key(2), rank: Rank::Op };
+            rooms.write(RegisterKey::Role(ROOM, who), value);
+        }
+        let ranks = [ann, bob, cid].map(|who| rooms.rank(ROOM, who));
+        assert_eq!(ranks, [Rank::Founder, Rank::Op, Rank::Member]);
+        assert_eq!(rooms.rank(RoomId::new(8), ann), Rank::Member);
+        assert_eq!(rooms.rooms().collect::<Vec<_>>(), [(ROOM, "Tea")]);
+        assert_eq!((rooms.count(), rooms.name(ROOM)), (1, Some("Tea")));
+        assert_eq!(rooms.winner(&RegisterKey::Role(ROOM, bob)), Some(key(2)));
+        assert_eq!(rooms.winner(&RegisterKey::Room(ROOM)), None);
+    }
+
+    #[test]
+    fn a_conversation_is_of_two_and_is_forgotten_with_its_last_message() {
+        let mut rooms = Rooms::default();
+        let (ann, bob, cid) = (AccountId::new(1), AccountId::new(2), AccountId::new(3));
+        let with = |rooms: &mut Rooms, room, low, high| {
+            rooms.write(RegisterKey::Direct(room), Register::Direct { low, high });
+        };
+        let (first, second) = (RoomId::new(8), RoomId::new(9));
+        with(&mut rooms, first, ann, bob);
+        with(&mut rooms, second, ann, cid);
+        let value = Register::Room { key: key(1), founder: ann, name: "Tea".into() };
+        rooms.write(RegisterKey::Room(ROOM), value);
+        assert_eq!(rooms.direct_with(first, ann), Some(bob));
+        assert_eq!(rooms.direct_with(first, bob), Some(ann));
+        assert_eq!(rooms.direct_with(first, cid), None);
+        assert_eq!(rooms.direct_with(ROOM, ann), None);
+        assert!(rooms.has_direct(first) && !rooms.has_direct(ROOM));
+        assert_eq!(rooms.directs(ann).collect::<Vec<_>>(), [first, second]);
+
+        rooms.set_sum(second, Sum { messages: 2, digest: 5 });
+        assert_eq!((rooms.sum(second).digest, rooms.sum(first)), (5, Sum::default()));
+        assert_eq!(rooms.sums_len(), 1);
+        let kept = rooms.without_empty_conversations();
+        assert!(!kept.has_direct(first) && kept.has_direct(second));
+        assert_eq!(kept.directs(ann).collect::<Vec<_>>(), [second]);
+        assert_eq!(kept.directs.len(), 2, "bob has none left");
+        assert_eq!((kept.count(), kept.name(ROOM)), (1, Some("Tea")));
+        rooms.set_sum(second, Sum::default());
+        assert_eq!((rooms.sums_len(), rooms.sums().count()), (0, 0), "all of it was erased");
+    }
+
+    #[test]
+    fn a_room_has_its_own_policy_and_a_floor() {
+        let mut rooms = Rooms::default();
+        assert_eq!((rooms.retention(ROOM), rooms.floor_ms(ROOM)), (None, 0));
+        let keep = Retention { age_ms: 5, messages: 6 };
+        rooms.write(RegisterKey::Keep(ROOM), Register::Keep { key: key(1), keep });
+        rooms.write(RegisterKey::Floor(ROOM), Register::Floor { ms: 77, key: key(2) });
+        let other = Register::Floor { ms: 5, key: key(3) };
+        rooms.write(RegisterKey::Floor(RoomId::new(1)), other);
+        assert_eq!((rooms.retention(ROOM), rooms.floor_ms(ROOM)), (Some(keep), 77));
+        let floors: Vec<_> = rooms.floors().collect();
+        assert_eq!(floors, [(RoomId::new(1), 5, key(3)), (ROOM, 77, key(2))]);
+    }
+
+    #[test]
+    fn a_disk_is_loaded_with_its_registers_and_sums() {
+        let topic = Register::Topic { key: key(1), text: "tea".into() };
+        let loaded = Loaded {
+            registers: vec![(RegisterKey::Topic(ROOM), topic)],
+            sums: vec![(ROOM, Sum { messages: 3, digest: 9 })],
+            ..Loaded::default()
+        };
+        let rooms = Rooms::load(&loaded);
+        assert_eq!((rooms.topic(ROOM), rooms.sum(ROOM).messages), ("tea", 3));
+        assert_eq!(rooms.topic(RoomId::new(8)), "");
+    }
+
+    #[test]
+    fn suffixes_tell_accounts_apart() {
+        let mut rooms = Rooms::default();
+        for n in 1..=50 {
+            claim(&mut rooms, n, "bob", 10 + u64::try_from(n).unwrap());
+        }
+        let nicks: BTreeSet<String> =
+            (1..=50).filter_map(|n| rooms.nick(AccountId::new(n))).collect();
+        assert_eq!(nicks.len(), 50);
+        assert!(nicks.iter().all(|nick| nick == "bob" || nick.len() == "bob~".len() + 6));
+        for n in 1..=50 {
+            let account = AccountId::new(n);
+            assert_eq!(rooms.account(&rooms.nick(account).unwrap()), Some(account));
+            assert_eq!(rooms.wanted_nick(account), Some("bob"));
+        }
+        assert_eq!((rooms.accounts(), rooms.wanted_nick(AccountId::new(99))), (50, None));
+        assert_eq!((rooms.account("bob~zzzzzz"), rooms.account("eve")), (None, None));
+    }
+
+    #[test]
+    fn founders_of_several_rooms_are_counted_with_each() {
+        let mut rooms = Rooms::default();
+        let (ann, bob) = (AccountId::new(1), AccountId::new(2));
+        for n in 0..3 {
+            let value = Register::Room { key: key(9), founder: ann, name: String::new() };
+            rooms.write(RegisterKey::Room(RoomId::new(n)), value);
+        }
+        // One of them was bob's before.
+        let value = Register::Room { key: key(5), founder: bob, name: String::new() };
+        rooms.write(RegisterKey::Room(RoomId::new(0)), value);
+        assert_eq!((rooms.founded(ann), rooms.founded(bob), rooms.count()), (2, 1, 3));
+    }
 }

@@ -891,3 +891,26 @@ pub struct RoomDigest {
     /// Over their identities, keys and contents, in any order.
     pub digest: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_may_be_as_long_as_their_bounds() {
+        let fits = |check: fn(&str) -> Result<(), String>, letter: &str, bound: usize| {
+            let of = |n| check(&letter.repeat(n)).is_ok();
+            [of(0), of(1), of(bound), of(bound + 1)]
+        };
+        assert_eq!(fits(check_text, "x", TEXT_BYTES_MAX), [false, true, true, false]);
+        assert_eq!(fits(check_room, "ä", ROOM_CHARS_MAX), [false, true, true, false]);
+        assert_eq!(fits(check_nick, "ä", NICK_CHARS_MAX), [false, true, true, false]);
+    }
+
+    #[test]
+    fn states_are_told_in_words() {
+        assert_eq!(LinkState::Suspect.to_string(), "suspect");
+        assert_ne!(LinkState::Up.to_string(), LinkState::Down.to_string());
+        assert_ne!(ServerState::Ready.to_string(), ServerState::Stopping.to_string());
+    }
+}

@@ -490,4 +490,4 @@ pub trait Reader: Clone + Send + 'static {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

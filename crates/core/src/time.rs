@@ -150,4 +150,55 @@ mod tests {
             assert!(bad.parse::<Key>().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_key_is_read_as_it_is_written_and_sorts_as_it_reads() {
+        let key =
+            |hlc, origin, seq| Key { hlc: Hlc::from_bits(hlc), origin: Origin::new(origin), seq };
+        let keys = [key(1, 2, 3), key(1, 2, 0x10), key(1, 0x20, 0), key(0xff, 0, 0), Key::MAX];
+        let texts = keys.map(|key| key.to_string());
+        assert_eq!(texts[0], "000000000000000100000000000000000000000000000002-0000000000000003");
+        assert!(texts.is_sorted() && keys.is_sorted());
+        for (key, text) in keys.iter().zip(&texts) {
+            assert_eq!(text.parse(), Ok(*key));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let good = Key::MIN.to_string();
+        let bad = [
+            String::new(),
+            good[1..].to_string(),
+            format!("{good}0"),
+            good.replace('-', "0"),
+            format!("-{}", good.replace('-', "0").split_off(1)),
+            format!("é{}", &good[2..]),
+            good.replace("0-", "x-"),
+            format!("x{}", &good[1..]),
+            format!("{}x", &good[..64]),
+        ];
+        for text in bad {
+            assert_eq!(text.parse::<Key>(), Err(format!("not a key: {text:?}")));
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_milliseconds_and_a_counter_that_carries() {
+        let stamp = Hlc::at_ms(5);
+        assert_eq!((stamp.ms(), stamp.bits(), Hlc::from_bits(5 << 16)), (5, 5 << 16, stamp));
+        assert_eq!(Hlc::from_bits((5 << 16) | 0xffff).next(), Hlc::at_ms(6));
+        assert_eq!(Hlc::from_bits(u64::MAX).next().bits(), u64::MAX);
+    }
+
+    #[test]
+    fn spans_are_measured_forward() {
+        let (early, late) = (Time::from_micros(5), Time::from_micros(8));
+        assert_eq!(
+            (late.since(early), early.since(late)),
+            (Duration::from_micros(3), Duration::ZERO)
+        );
+        assert_eq!(early + Duration::from_micros(3), late);
+        assert_eq!((late + Duration::MAX).as_micros(), u64::MAX);
+    }
 }

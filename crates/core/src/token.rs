@@ -103,4 +103,20 @@ mod tests {
             prop_assert_eq!(Token::open(&bytes, &KEY, CLUSTER), None);
         }
     }
+
+    #[test]
+    fn a_token_may_be_as_long_as_its_bound() {
+        let sealed = |logs: u128| {
+            let vector = (1..=logs).map(|n| (crate::id::Log::of(crate::id::Origin::new(n)), 1));
+            Token { vector: vector.collect(), ..token() }.seal(&KEY)
+        };
+        let each = sealed(2).len() - sealed(1).len();
+        let most = u128::try_from((TOKEN_BYTES_MAX - sealed(0).len()) / each).unwrap();
+        // Lengths grow by a byte or two at powers of two: walk to the last that fits.
+        let last = (0..200).map(|less| most - less).find(|n| sealed(*n).len() <= TOKEN_BYTES_MAX);
+        let last = last.unwrap();
+        assert!(Token::open(&sealed(last), &KEY, CLUSTER).is_some());
+        assert!(Token::open(&sealed(last + 1), &KEY, CLUSTER).is_none());
+        assert_eq!(TOKEN_BYTES_MAX, 262_144);
+    }
 }

@@ -151,6 +151,16 @@ mod tests {
         }
 
         #[test]
+        fn a_vector_names_what_it_covers_and_nothing_else(a in vector(), seq in 0u64..12) {
+            prop_assert_eq!(a.len(), a.iter().count());
+            prop_assert_eq!(a.is_empty(), a.iter().next().is_none());
+            for (log, upto) in a.iter() {
+                prop_assert!(upto > 0);
+                prop_assert_eq!(a.covers(EventId { log, seq }), seq <= upto);
+            }
+        }
+
+        #[test]
         fn a_vector_survives_the_wire(a in vector()) {
             let bytes = postcard::to_allocvec(&a).unwrap();
             prop_assert_eq!(postcard::from_bytes::<Vector>(&bytes).unwrap(), a);

@@ -100,3 +100,27 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(
         _ => Err(DecodeError::Malformed(kind)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_follows_what_is_there_and_is_read_to_its_end() {
+        let mut bytes = vec![9];
+        append(&(7u8, 300u16), &mut bytes);
+        assert_eq!(bytes, [9, 7, 0xac, 2]);
+        assert_eq!(parse::<(u8, u16)>(4, &bytes[1..]), Ok((7, 300)));
+        let malformed = Err(DecodeError::Malformed(4));
+        assert_eq!(parse::<(u8, u16)>(4, &bytes[1..3]), malformed, "too short");
+        assert_eq!(parse::<(u8, u16)>(4, &[7, 0xac, 2, 0]), malformed, "too long");
+    }
+
+    #[test]
+    fn errors_name_the_kind() {
+        let text = DecodeError::Unknown(7).to_string();
+        assert_eq!(text, "frame kind 7 is not known to this version");
+        let text = DecodeError::Malformed(7).to_string();
+        assert_eq!(text, "the body of a frame of kind 7 does not parse");
+    }
+}

@@ -75,7 +75,7 @@ impl Feeding {
         self.pruned.union(&self.idle).copied()
     }
 
-    fn is_silent(&self, link: LinkId) -> bool {
+    pub(super) fn is_silent(&self, link: LinkId) -> bool {
         self.pruned.contains(&link) || self.idle.contains(&link)
     }
 
@@ -221,7 +221,7 @@ impl Broadcast {
     }
 
     /// Which of two links is the better one to ask for a log: alive, then direct, then near.
-    pub(super) fn rank(&self, id: LinkId, log: Log) -> (bool, bool, u64, LinkId) {
+    pub(crate) fn rank(&self, id: LinkId, log: Log) -> (bool, bool, u64, LinkId) {
         self.links.get(&id).map_or((true, true, u64::MAX, id), |link| {
             (link.suspect, link.peer.origin != log.origin, link.rtt_micros, id)
         })

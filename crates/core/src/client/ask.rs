@@ -320,3 +320,68 @@ impl Asks {
         std::mem::take(&mut self.open).into_values().filter_map(|asked| asked.ticket).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    fn ids(requests: &[Request]) -> Vec<u64> {
+        let id = |request: &Request| match request {
+            Request::Rooms(plain) => plain.request.0,
+            other => panic!("{other:?}"),
+        };
+        requests.iter().map(id).collect()
+    }
+
+    fn asks(n: u64) -> Asks {
+        let mut asks = Asks::default();
+        for n in 1..=n {
+            asks.submit(RequestId(n), Ticket(n), Ask::Rooms, at(1000 * n)).unwrap();
+        }
+        asks
+    }
+
+    #[test]
+    fn an_ask_goes_once_and_again_after_the_time_that_a_busy_server_says() {
+        let mut asks = asks(3);
+        assert_eq!(asks.waiting, 3);
+        assert_eq!(ids(&asks.due(at(0))), [1, 2, 3]);
+        assert_eq!((asks.waiting, ids(&asks.due(at(0))), asks.retry_at()), (0, vec![], None));
+        asks.busy(RequestId(2), at(50));
+        asks.busy(RequestId(3), at(70));
+        asks.busy(RequestId(3), at(60));
+        asks.busy(RequestId(9), at(10));
+        assert_eq!((asks.waiting, asks.retry_at()), (2, Some(at(50))));
+        assert_eq!(ids(&asks.due(at(49))), [] as [u64; 0]);
+        assert_eq!(ids(&asks.due(at(50))), [2]);
+        assert_eq!((asks.waiting, asks.retry_at()), (1, Some(at(60))));
+        assert_eq!(asks.answered(RequestId(3)).map(|(ticket, _)| ticket), Some(Ticket(3)));
+        assert_eq!((asks.waiting, asks.retry_at()), (0, None));
+        asks.lost();
+        assert_eq!((asks.waiting, ids(&asks.due(at(0)))), (2, vec![1, 2]));
+    }
+
+    #[test]
+    fn an_ask_without_an_answer_ends_at_its_deadline() {
+        let mut asks = asks(2);
+        asks.again(RequestId(3), Ask::Rooms, at(500));
+        assert_eq!(asks.deadline(), Some(at(500)));
+        assert_eq!(asks.expire(at(500)), [], "the client's own: nobody is told");
+        assert_eq!(asks.deadline(), Some(at(1000)));
+        assert_eq!(asks.expire(at(999)), []);
+        assert_eq!(asks.expire(at(1000)), [Ticket(1)]);
+        assert_eq!((asks.waiting, asks.drain(), asks.waiting), (1, vec![Ticket(2)], 0));
+        assert_eq!((asks.deadline(), asks.waiting), (None, 0));
+    }
+
+    #[test]
+    fn asks_are_bounded() {
+        let mut asks = asks(ASKS_MAX as u64);
+        let more = asks.submit(RequestId(0), Ticket(0), Ask::Rooms, at(0));
+        assert!(matches!(more, Err(Failure::Refused(Code::Busy, _))));
+    }
+}

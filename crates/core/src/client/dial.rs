@@ -287,4 +287,43 @@ mod tests {
         }
         assert!(first.len() == 3 && first.values().all(|n| *n > 60), "{first:?}");
     }
+
+    #[test]
+    fn a_server_that_was_good_for_long_is_dialled_again_soon() {
+        let back_off = |short: bool| {
+            let (mut dialer, mut rng) = dialer(&["s1"], Roam::Anywhere);
+            for _ in 0..4 {
+                dialer.failed(Time::default(), "s1:1", &mut rng);
+            }
+            dialer.left(Time::default(), "s1:1", short, &mut rng);
+            dialer.next_at().unwrap().as_micros() / 1000
+        };
+        assert!((50..=100).contains(&back_off(false)));
+        assert!((800..=1600).contains(&back_off(true)));
+    }
+
+    #[test]
+    fn a_stopping_server_s_friends_come_first() {
+        let (mut dialer, _) = dialer(&["s1", "s2", "s3"], Roam::First("s1:1".into()));
+        let now = Time::from_micros(5);
+        let moved = ServerAddr { name: Slot::new("s3").unwrap(), addr: "elsewhere:1".into() };
+        dialer.prefer(now, &[moved]);
+        assert_eq!(dialer.next(now).as_deref(), Some("s3:1"), "by its name");
+        assert_eq!(dialer.next(now + dialer.min).as_deref(), Some("s1:1"));
+        let same = ServerAddr { name: Slot::new("x").unwrap(), addr: "s2:1".into() };
+        let (mut dialer, _) = self::dialer(&["s1", "s2", "s3"], Roam::First("s1:1".into()));
+        dialer.prefer(now, &[same]);
+        assert_eq!(dialer.next(now).as_deref(), Some("s2:1"), "by its address");
+        dialer.prefer(now, &[]);
+        assert_eq!(dialer.next(now).as_deref(), Some("s2:1"));
+    }
+
+    #[test]
+    fn servers_are_told_with_their_names() {
+        let (mut dialer, _) = dialer(&["s2", "s1"], Roam::First("gate:1".into()));
+        assert_eq!(dialer.named(), [server("s1"), server("s2")]);
+        dialer.welcome("gate:1", &Slot::new("s3").unwrap(), &[server("s4")], AccountId::new(1));
+        let gate = ServerAddr { name: Slot::new("s3").unwrap(), addr: "gate:1".into() };
+        assert_eq!(dialer.named(), [server("s1"), server("s2"), gate, server("s4")]);
+    }
 }

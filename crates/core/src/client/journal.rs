@@ -159,3 +159,45 @@ impl FromIterator<Note> for Journal {
         journal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(nth: u64) -> Note {
+        let (to, text) = (Target::Nick("bob".into()), format!("text {nth}"));
+        Note::Said { nth, to, text, level: Level::Stored }
+    }
+
+    #[test]
+    fn a_journal_is_what_its_notes_say_and_its_notes_are_the_fewest_that_say_it() {
+        let account = AccountId::new(7);
+        let all = [
+            said(1),
+            said(2),
+            Note::Account(account),
+            Note::Named { nth: 1, mid: Mid::new(5) },
+            Note::Named { nth: 9, mid: Mid::new(6) },
+            said(3),
+            Note::Done { nth: 2 },
+            Note::Meant { nth: 3, account },
+            Note::Done { nth: 9 },
+        ];
+        let journal: Journal = all.into_iter().collect();
+        let meant = Note::Said {
+            nth: 3,
+            to: Target::Account(account),
+            text: "text 3".into(),
+            level: Level::Stored,
+        };
+        let fewest =
+            [Note::Account(account), said(1), Note::Named { nth: 1, mid: Mid::new(5) }, meant];
+        assert_eq!(journal.notes(), fewest);
+        assert_eq!(journal.notes().into_iter().collect::<Journal>(), journal);
+        assert_eq!((journal.account(), journal.is_empty()), (Some(account), false));
+        assert!(Journal::default().is_empty());
+        let bytes = Note::encode(&journal.notes());
+        assert_eq!(Note::decode(&bytes), Some(fewest.to_vec()));
+        assert_eq!(Note::decode(&bytes[1..]), None);
+    }
+}

@@ -490,3 +490,213 @@ impl Outbox {
         tickets
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_700_000_000_000;
+
+    const fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    fn mid(n: u64) -> Mid {
+        Mid::at(MS + n, 0)
+    }
+
+    /// Messages 1 to `n`, all of them with ids.
+    fn named(n: u64) -> Outbox {
+        let mut outbox = Outbox::new();
+        for n in 1..=n {
+            let to = Target::Room("lobby".into());
+            outbox.submit(at(0), Ticket(n), to, n.to_string(), Level::Stored).unwrap();
+            outbox.name(mid(n));
+        }
+        outbox
+    }
+
+    /// All of them sent, as requests of their numbers.
+    fn asked(n: u64) -> Outbox {
+        let mut outbox = named(n);
+        for n in 1..=n {
+            assert_eq!(outbox.next(at(0), RequestId(n)).map(|send| send.mid), Some(mid(n)));
+        }
+        outbox
+    }
+
+    fn sent(request: u64, n: u64, level: Level) -> Sent {
+        Sent {
+            request: RequestId(request),
+            mid: mid(n),
+            room: RoomId::new(1),
+            key: Key::MIN,
+            level,
+            replicas: 2,
+            to: None,
+        }
+    }
+
+    #[test]
+    fn drafts_and_messages_are_counted_till_they_are_answered_and_till_they_are_safe() {
+        let mut outbox = asked(2);
+        let to = Target::Room("lobby".into());
+        outbox.submit(at(0), Ticket(3), to, "3".into(), Level::Stored).unwrap();
+        let counts = |outbox: &Outbox| (outbox.len(), outbox.unanswered());
+        assert_eq!(counts(&outbox), (3, 3));
+        assert!(outbox.expects(RequestId(1)) && !outbox.expects(RequestId(9)));
+        let settled = outbox.sent(&sent(1, 1, Level::Stored)).unwrap();
+        assert_eq!(
+            (settled.ticket, settled.level, settled.replicas),
+            (Ticket(1), Level::Stored, 2)
+        );
+        assert_eq!(counts(&outbox), (3, 2));
+        assert_eq!(outbox.sent(&sent(1, 1, Level::Stored)), None, "answered once");
+        assert_eq!(outbox.replicated(mid(1), 3).map(|s| s.ticket), Some(Ticket(1)));
+        assert_eq!(counts(&outbox), (2, 2));
+        assert_eq!(outbox.refused(RequestId(2)), Some(Ticket(2)));
+        assert_eq!(counts(&outbox), (1, 1));
+        assert_eq!(outbox.drain(), [Ticket(3)]);
+        assert_eq!(counts(&outbox), (0, 0));
+    }
+
+    #[test]
+    fn whose_answers_are_owed_at_the_end_is_whose_message_reached_no_level() {
+        let mut outbox = asked(3);
+        outbox.sent(&sent(2, 2, Level::Stored));
+        assert_eq!(outbox.drain(), [Ticket(1), Ticket(3)]);
+    }
+
+    #[test]
+    fn an_id_that_no_server_can_have_taken_is_made_anew_in_its_order() {
+        let mut outbox = named(3);
+        for n in 4..=5 {
+            let to = Target::Room("lobby".into());
+            outbox.submit(at(0), Ticket(n), to, n.to_string(), Level::Stored).unwrap();
+        }
+        for n in 1..=3 {
+            outbox.next(at(0), RequestId(n));
+        }
+        for n in [2, 1, 3] {
+            assert_eq!(outbox.too_early(at(10), RequestId(n)), None);
+        }
+        assert!(outbox.is_paused());
+        assert_eq!((outbox.len(), outbox.unanswered()), (5, 5));
+        assert_eq!(outbox.next_deadline(), Some(at(110)), "the clock is asked meanwhile");
+        assert_eq!(outbox.next_step(at(109)), None);
+        for n in 11..=15 {
+            assert_eq!(outbox.next_step(at(110)), Some(Step::Name));
+            assert!(!outbox.is_paused());
+            outbox.name(mid(n));
+            let send = outbox.next(at(110), RequestId(n)).unwrap();
+            assert_eq!((send.text, send.mid), ((n - 10).to_string(), mid(n)));
+        }
+    }
+
+    #[test]
+    fn an_id_that_a_server_may_have_taken_is_tried_again_for_ten_seconds() {
+        let mut outbox = asked(1);
+        outbox.lost();
+        let again = |outbox: &mut Outbox, ms: u64, request: u64| {
+            assert_eq!(outbox.next_step(at(ms)), Some(Step::Send), "at {ms}");
+            outbox.next(at(ms), RequestId(request)).unwrap();
+            outbox.too_early(at(ms), RequestId(request))
+        };
+        assert_eq!(again(&mut outbox, 0, 2), None);
+        assert_eq!(outbox.next_deadline(), Some(at(500)));
+        assert_eq!(outbox.next_step(at(499)), None);
+        assert_eq!(again(&mut outbox, 500, 3), None);
+        assert_eq!(again(&mut outbox, 10_000, 4), None, "the last time");
+        assert_eq!((outbox.len(), outbox.unanswered()), (1, 1));
+        assert_eq!(again(&mut outbox, 10_500, 5), Some(Ticket(1)));
+        assert_eq!((outbox.len(), outbox.unanswered()), (0, 0));
+    }
+
+    #[test]
+    fn what_a_server_called_stored_is_tried_again_for_ever() {
+        let mut outbox = asked(1);
+        outbox.sent(&sent(1, 1, Level::Stored));
+        outbox.lost();
+        for nth in 0..100 {
+            outbox.next_step(at(nth * 500));
+            outbox.next(at(nth * 500), RequestId(nth + 2)).unwrap();
+            assert_eq!(outbox.too_early(at(nth * 500), RequestId(nth + 2)), None);
+        }
+        assert_eq!((outbox.len(), outbox.unanswered()), (1, 0));
+    }
+
+    #[test]
+    fn only_a_doubtful_id_of_over_a_minute_is_past() {
+        let mut outbox = asked(1);
+        assert!(!outbox.is_past(RequestId(1), u64::MAX), "no server can have taken it");
+        outbox.lost();
+        outbox.next(at(0), RequestId(2));
+        assert!(!outbox.is_past(RequestId(2), MS + 1 + 60_000));
+        assert!(outbox.is_past(RequestId(2), MS + 1 + 60_001));
+        assert!(!outbox.is_past(RequestId(9), u64::MAX));
+    }
+
+    #[test]
+    fn a_pace_holds_back_and_says_until_when() {
+        let mut outbox = named(1000);
+        let mut gone = 0;
+        while outbox.next_step(at(0)) == Some(Step::Send) {
+            gone += 1;
+            outbox.next(at(0), RequestId(gone)).unwrap();
+            outbox.sent(&sent(gone, gone, Level::Replicated));
+        }
+        assert_eq!(gone, 901, "a second's worth, and the one that passes it");
+        let until = outbox.next_deadline().unwrap();
+        assert!((1..=3).contains(&(until.as_micros() / 1000)), "{until:?}");
+        assert_eq!(outbox.next_step(until), Some(Step::Send));
+    }
+
+    #[test]
+    fn beyond_what_is_kept_the_oldest_stored_message_leaves() {
+        let mut outbox = named(0);
+        for n in 1..=KEPT_MAX as u64 {
+            let kept = Kept::new(n, Ticket(n), at(0), Level::Stored);
+            outbox.kept.insert(mid(n), kept);
+            outbox.unanswered += 1;
+        }
+        for n in [5, 7] {
+            outbox.reached(mid(n), Level::Stored, 1);
+        }
+        let say = |outbox: &mut Outbox, n: u64| {
+            let to = Target::Room("lobby".into());
+            outbox.submit(at(0), Ticket(n), to, String::new(), Level::Stored).unwrap();
+            outbox.name(mid(n));
+            outbox.kept.len()
+        };
+        assert_eq!(say(&mut outbox, 100_000), KEPT_MAX);
+        assert!(!outbox.kept.contains_key(&mid(5)) && outbox.kept.contains_key(&mid(7)));
+        assert_eq!(say(&mut outbox, 100_001), KEPT_MAX);
+        assert_eq!(say(&mut outbox, 100_002), KEPT_MAX + 1, "none that is not stored");
+    }
+
+    #[test]
+    fn a_window_of_ids_that_are_being_kept_is_a_window() {
+        let mut outbox = Outbox::new();
+        outbox.restore(at(0), &Journal::default());
+        for n in 1..=WINDOW_MAX as u64 + 1 {
+            let to = Target::Room("lobby".into());
+            outbox.submit(at(0), Ticket(n), to, String::new(), Level::Stored).unwrap();
+        }
+        for n in 1..=WINDOW_MAX as u64 {
+            assert_eq!(outbox.next_step(at(0)), Some(Step::Name));
+            outbox.name(mid(n));
+            if n == 9 {
+                assert_eq!(outbox.take_notes().map(|(batch, _)| batch), Some(1));
+            }
+        }
+        assert_eq!(outbox.next_step(at(0)), None, "handed over or not");
+        assert_eq!(outbox.on_kept(1).len(), WINDOW_MAX + 1, "all that was said");
+        for n in 1..=9 {
+            assert_eq!(outbox.next_step(at(0)), Some(Step::Send));
+            outbox.next(at(0), RequestId(n)).unwrap();
+        }
+        assert_eq!(outbox.next_step(at(0)), None, "asked or being kept");
+        outbox.sent(&sent(1, 1, Level::Replicated));
+        assert_eq!(outbox.next_step(at(0)), Some(Step::Name));
+    }
+}

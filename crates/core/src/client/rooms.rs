@@ -261,3 +261,154 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Event, Rank};
+    use crate::id::{Log, Mid, Origin, RequestId};
+
+    const ROOM: RoomId = RoomId::new(1);
+    const MS: u64 = 1_700_000_000_000;
+    const LATER: u64 = u64::MAX;
+
+    fn line(seq: u64, at: u64, room: RoomId, kind: u16) -> Line {
+        let event = Event {
+            seq,
+            hlc: Hlc::at_ms(MS + at),
+            wall_ms: MS + at,
+            room,
+            actor: AccountId::new(1),
+            mid: Mid::at(MS + at, seq.into()),
+            kind,
+            body: Vec::new(),
+        };
+        Line { origin: Origin::new(1), event: Arc::new(event) }
+    }
+
+    fn open(rooms: &mut Rooms, room: RoomId, since: u64) {
+        let opened = OpenedRoom {
+            id: room,
+            name: format!("room {}", room.bits()),
+            since: Hlc::at_ms(MS + since),
+            topic: String::new(),
+        };
+        let opened = RoomOpened {
+            request: RequestId(1),
+            room: opened,
+            lines: Vec::new(),
+            complete: true,
+            unreachable: Vec::new(),
+        };
+        rooms.opened_now(&opened, Mode::Join, &Vector::new());
+    }
+
+    fn told(rooms: &mut Rooms, line: Line) -> Option<&'static str> {
+        told_within(rooms, line, LATER)
+    }
+
+    fn told_within(rooms: &mut Rooms, line: Line, horizon: u64) -> Option<&'static str> {
+        rooms.show(line, horizon, &Vector::new()).map(|event| match event {
+            ClientEvent::Line { late: false, .. } => "line",
+            ClientEvent::Line { late: true, .. } => "late line",
+            ClientEvent::Direct { late: false, .. } => "direct",
+            ClientEvent::Direct { late: true, .. } => "late direct",
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn direct_messages_are_told_once_and_late_by_the_newest_of_their_conversation() {
+        let mut rooms = Rooms::new(100);
+        let direct = |seq, at| line(seq, at, ROOM, KIND_DIRECT);
+        assert_eq!(told(&mut rooms, direct(1, 5000)), Some("direct"));
+        assert_eq!(told(&mut rooms, direct(1, 5000)), None);
+        assert_eq!(told(&mut rooms, direct(2, 4000)), Some("direct"), "a second is not late");
+        assert_eq!(told(&mut rooms, direct(3, 3999)), Some("late direct"));
+        assert_eq!(told(&mut rooms, direct(4, 9000)), Some("direct"));
+        assert_eq!(told(&mut rooms, direct(5, 5000)), Some("late direct"));
+        assert_eq!(told(&mut rooms, line(6, 0, RoomId::new(2), KIND_DIRECT)), Some("direct"));
+        // A stamp beyond what clocks may differ by makes nothing late.
+        assert_eq!(told_within(&mut rooms, direct(7, 20_000), MS + 19_999), Some("direct"));
+        assert_eq!(told(&mut rooms, direct(8, 10_000)), Some("direct"));
+        assert_eq!(told_within(&mut rooms, direct(9, 20_000), MS + 20_000), Some("direct"));
+        assert_eq!(told(&mut rooms, direct(10, 10_000)), Some("late direct"));
+        assert_eq!(told(&mut rooms, line(11, 0, ROOM, KIND_NICK)), Some("line"));
+        assert_eq!(told(&mut rooms, line(12, 0, ROOM, 2)), None, "a room that is not open");
+    }
+
+    #[test]
+    fn conversations_remembered_are_bounded() {
+        let mut rooms = Rooms::new(100_000);
+        for n in 1..=DIRECTS_MAX as u64 + 5 {
+            let room = RoomId::new(n.into());
+            told(&mut rooms, line(n, n, room, KIND_DIRECT));
+            told(&mut rooms, line(100_000 + n, n + 1, room, KIND_DIRECT));
+            rooms.note_direct(room, AccountId::new(n.into()));
+            rooms.note_direct(room, AccountId::new(n.into()));
+        }
+        assert_eq!((rooms.elsewhere_newest.len(), rooms.directs.len()), (DIRECTS_MAX, DIRECTS_MAX));
+        assert_eq!(rooms.target(RoomId::new(1)), None);
+        let last = RoomId::new(DIRECTS_MAX as u128 + 5);
+        assert_eq!(rooms.target(last), Some(Target::Account(AccountId::new(last.bits()))));
+        // One that is known takes nobody's place.
+        rooms.note_direct(last, AccountId::new(7));
+        assert_eq!(rooms.directs.len(), DIRECTS_MAX);
+        assert_eq!(rooms.target(last), Some(Target::Account(AccountId::new(7))));
+    }
+
+    #[test]
+    fn what_came_before_a_room_was_opened_is_history() {
+        let mut rooms = Rooms::new(100);
+        open(&mut rooms, ROOM, 10_000);
+        let covered: Vector = [(Log::of(Origin::new(1)), 5)].into_iter().collect();
+        let has = |rooms: &Rooms, seq, at| rooms.has(&line(seq, at, ROOM, 2), &covered);
+        assert_eq!(told(&mut rooms, line(1, 7999, ROOM, 2)), None);
+        assert_eq!(told(&mut rooms, line(2, 8000, ROOM, 2)), Some("line"), "clocks may differ");
+        // Before the first token only that counts, after it only the cursor.
+        assert_eq!((has(&rooms, 3, 9000), has(&rooms, 9, 7000)), (false, true));
+        rooms.covered();
+        assert_eq!((has(&rooms, 3, 9000), has(&rooms, 9, 7000)), (true, false));
+        assert_eq!(told(&mut rooms, line(9, 6999, ROOM, 2)), Some("late line"));
+    }
+
+    #[test]
+    fn rooms_that_a_server_does_not_have_open_are_opened_anew() {
+        let mut rooms = Rooms::new(100);
+        open(&mut rooms, ROOM, 1);
+        open(&mut rooms, RoomId::new(2), 2);
+        let told = OpenedRoom {
+            id: ROOM,
+            name: "Lobby".into(),
+            since: Hlc::at_ms(MS + 9),
+            topic: String::new(),
+        };
+        let missing = rooms.welcome(&[told]);
+        assert_eq!(missing, [("room 2".to_string(), 0, Mode::Join)]);
+        assert_eq!(rooms.name(ROOM), Some("Lobby"));
+        assert_eq!(rooms.opened()[0].since, Hlc::at_ms(MS + 9));
+    }
+
+    #[test]
+    fn names_of_closed_rooms_are_remembered_and_bounded() {
+        let mut rooms = Rooms::new(100);
+        for n in 1..=CLOSED_MAX as u128 + 1 {
+            open(&mut rooms, RoomId::new(n), 1);
+            assert!(rooms.close(RoomId::new(n)));
+        }
+        assert!(!rooms.close(ROOM));
+        assert_eq!(rooms.closed.len(), CLOSED_MAX);
+        assert_eq!((rooms.known_name(ROOM), rooms.name(RoomId::new(2))), (None, None));
+        assert_eq!(rooms.known_name(RoomId::new(2)), Some("room 2"));
+        let lobby = RoomId::public("lobby");
+        open(&mut rooms, lobby, 1);
+        let nick = "bob".to_string();
+        let role = Ask::Role { room: "lobby".into(), nick, rank: Rank::Op };
+        rooms.done(&role);
+        assert!(rooms.name(lobby).is_some());
+        rooms.done(&Ask::Close { room: "lobby".into(), mode: CloseMode::Keep });
+        assert!(rooms.name(lobby).is_none());
+    }
+}

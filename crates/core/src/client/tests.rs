@@ -868,3 +868,223 @@ fn the_name_of_a_room_outlives_its_closing() {
     client.handle(at(5), Input::Item(conn, Item::RoomClosed(closed)));
     assert_eq!((client.room_name(lobby), client.known_room_name(lobby)), (None, Some("lobby")));
 }
+
+#[test]
+fn a_client_tells_its_program_where_it_stands() {
+    let mut client = Client::new(config(), 1);
+    assert_eq!((client.server(), client.account(), client.is_ended()), (None, None, false));
+    assert_eq!(client.sends_free(), WINDOW_MAX);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 0, conn, welcome("s1"));
+    assert_eq!((client.server(), client.account()), (Some(&slot("s1")), Some(ME)));
+    let names: Vec<Slot> = client.servers().into_iter().map(|server| server.name).collect();
+    assert_eq!(names, ["s1", "s2", "s3"].map(slot));
+    drain(&mut client);
+    say(&mut client, 1, "one");
+    say(&mut client, 2, "two");
+    let sends = sends(&mut client);
+    assert_eq!((client.sends_free(), client.outstanding()), (WINDOW_MAX - 2, (2, 2)));
+    client.handle(at(2), Input::Item(conn, sent(&sends[0], Level::Stored)));
+    assert_eq!((client.sends_free(), client.outstanding()), (WINDOW_MAX - 1, (1, 2)));
+    client.handle(at(2), Input::Item(conn, sent(&sends[0], Level::Replicated)));
+    client.handle(at(2), Input::Item(conn, sent(&sends[1], Level::Replicated)));
+    let notice = Item::Replicated(Replicated { mids: vec![(sends[0].mid, 2)] });
+    client.handle(at(2), Input::Item(conn, notice));
+    assert_eq!((client.sends_free(), client.outstanding()), (WINDOW_MAX, (0, 0)));
+}
+
+#[test]
+fn what_an_older_connection_says_late_is_not_taken_for_the_new_one_s() {
+    let (mut client, old) = attached();
+    let new = fail_over(&mut client, old, welcome("s2"));
+    drain(&mut client);
+    client.handle(at(200), Input::Heard(old));
+    client.handle(at(200), Input::Connected(old));
+    client.handle(at(200), Input::Stranger(old, "who".into()));
+    client.handle(at(200), Input::Disconnected(old, "gone".into()));
+    client.handle(at(200), Input::Item(old, Item::Leaving(Moving { servers: vec![] })));
+    assert_eq!((drain(&mut client), client.server()), (vec![], Some(&slot("s2"))));
+    client.handle(at(200), Input::Item(new, Item::Leaving(Moving { servers: vec![] })));
+    assert_eq!(client.server(), None);
+}
+
+#[test]
+fn a_dial_that_is_over_is_not_attached() {
+    let mut client = Client::new(config(), 1);
+    client.handle_timeout(at(0));
+    let (first, _) = dialed(&mut client);
+    client.handle(at(10), Input::Disconnected(first, "refused".into()));
+    client.handle_timeout(at(2000));
+    drain(&mut client);
+    client.handle(at(2000), Input::Connected(first));
+    assert_eq!(requests(&mut client), []);
+}
+
+fn refuse(request: RequestId, code: Code) -> Item {
+    Item::Refused(Refused { request, code, reason: "because".into(), retry_ms: 0 })
+}
+
+/// A client that asks one server alone.
+fn only() -> (Client, Conn) {
+    let mut client = Client::new(Config { roam: Roam::Only("s1:1".into()), ..config() }, 1);
+    client.handle_timeout(at(0));
+    let (conn, _) = dialed(&mut client);
+    accept(&mut client, 0, conn, welcome("s1"));
+    drain(&mut client);
+    (client, conn)
+}
+
+/// What becomes of a message that is refused so: `None` if it stays.
+fn refused_with(code: Code, (mut client, conn): (Client, Conn)) -> (Option<Failure>, bool) {
+    say(&mut client, 5, "one");
+    let sends = sends(&mut client);
+    client.handle(at(3), Input::Item(conn, refuse(sends[0].request, code)));
+    let failed = events(&mut client).into_iter().find_map(|event| match event {
+        ClientEvent::Failed { ticket: Ticket(5), failure } => Some(failure),
+        _ => None,
+    });
+    (failed, client.server().is_some())
+}
+
+#[test]
+fn a_refusal_is_told_or_left_for_another_server_by_its_code() {
+    use Code::{
+        BadMid, BadToken, Busy, ClockSkew, Conflict, Expired, Forbidden, Invalid, Kicked, NotReady,
+        Protocol, Storage, Unknown,
+    };
+    let because = |code| Some(Failure::Refused(code, "because".into()));
+    for code in [Invalid, Unknown, Forbidden, Kicked, Conflict, Expired, BadToken, Protocol] {
+        assert_eq!(refused_with(code, attached()), (because(code), true), "{code:?}");
+    }
+    for code in [NotReady, ClockSkew, Storage] {
+        assert_eq!(refused_with(code, attached()), (None, false), "{code:?}: elsewhere");
+    }
+    for code in [ClockSkew, Storage] {
+        assert_eq!(refused_with(code, only()), (because(code), true), "{code:?}: nowhere else");
+    }
+    for code in [Busy, BadMid, NotReady] {
+        assert_eq!(refused_with(code, only()), (None, true), "{code:?}: later");
+    }
+}
+
+#[test]
+fn a_refusal_of_the_session_itself_ends_it_or_is_a_notice() {
+    let told = |code| {
+        let (mut client, conn) = attached();
+        client.handle(at(3), Input::Item(conn, refuse(RequestId(0), code)));
+        let notice = |event: &ClientEvent| matches!(event, ClientEvent::Notice(_));
+        let noticed = events(&mut client).iter().any(notice);
+        (noticed, client.server().is_some(), client.is_ended())
+    };
+    for code in [Code::BadToken, Code::Protocol] {
+        assert_eq!(told(code), (false, false, true), "{code:?}");
+    }
+    assert_eq!(told(Code::Invalid), (true, true, false));
+    assert_eq!(told(Code::Busy), (false, false, false), "another server");
+    let (mut client, conn) = only();
+    client.handle(at(3), Input::Item(conn, refuse(RequestId(0), Code::NotReady)));
+    assert_eq!(client.server(), None);
+}
+
+#[test]
+fn an_ask_is_refused_to_whoever_asked_and_asked_again_when_it_was_too_early() {
+    let (mut client, conn) = attached();
+    ask(&mut client, 1, 4, Ask::Rooms);
+    let [Request::Rooms(Plain { request })] = requests(&mut client)[..] else { panic!("no ask") };
+    let busy = Refused { request, code: Code::Busy, reason: "later".into(), retry_ms: 200 };
+    client.handle(at(2), Input::Item(conn, Item::Refused(busy)));
+    client.handle_timeout(at(201));
+    assert_eq!(requests(&mut client), []);
+    assert!(client.next_deadline().is_some_and(|at| at <= self::at(202)));
+    client.handle_timeout(at(202));
+    assert_eq!(requests(&mut client), [Request::Rooms(Plain { request })]);
+    client.handle(at(203), Input::Item(conn, refuse(request, Code::Forbidden)));
+    let failure = Failure::Refused(Code::Forbidden, "because".into());
+    assert_eq!(events(&mut client), [ClientEvent::Failed { ticket: Ticket(4), failure }]);
+}
+
+#[test]
+fn a_room_that_a_fail_over_cannot_open_again_is_closed() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    let [.., Request::Open(open)] = &requests(&mut client)[..] else { panic!("no open") };
+    client.handle(at(101), Input::Item(conn, refuse(open.request, Code::Forbidden)));
+    let closed = |event: &ClientEvent| matches!(event, ClientEvent::RoomClosed(_));
+    assert!(events(&mut client).iter().any(closed));
+    assert_eq!(client.room_name(RoomId::public("lobby")), None);
+}
+
+#[test]
+fn a_gap_that_cannot_be_read_again_is_told_and_the_cursor_goes_on() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let gap = Gap { room: RoomId::public("lobby"), since: Key::MIN, with: None };
+    client.handle(at(3), Input::Item(conn, Item::Gap(gap)));
+    let [Request::History(history)] = &requests(&mut client)[..] else { panic!("no page") };
+    client.handle(at(4), Input::Item(conn, token(&[(1, 9)])));
+    assert_eq!(client.cursor().len(), 0, "not before the gap is read");
+    client.handle(at(5), Input::Item(conn, refuse(history.request, Code::Storage)));
+    drain(&mut client);
+    let (mut client, conn) = only();
+    open_lobby(&mut client, conn, vec![]);
+    client.handle(at(3), Input::Item(conn, Item::Gap(gap)));
+    let [Request::History(history)] = &requests(&mut client)[..] else { panic!("no page") };
+    client.handle(at(4), Input::Item(conn, token(&[(1, 9)])));
+    client.handle(at(5), Input::Item(conn, refuse(history.request, Code::Storage)));
+    let [ClientEvent::Notice(notice)] = &events(&mut client)[..] else { panic!("no notice") };
+    assert!(notice.starts_with("some lines of lobby could not be read again:"), "{notice}");
+    assert_eq!(client.cursor().len(), 1);
+}
+
+#[test]
+fn a_page_that_a_busy_server_postpones_is_asked_for_again() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let gap = Gap { room: RoomId::public("lobby"), since: Key::MIN, with: None };
+    client.handle(at(3), Input::Item(conn, Item::Gap(gap)));
+    let [Request::History(history)] = &requests(&mut client)[..] else { panic!("no page") };
+    let busy = Refused {
+        request: history.request,
+        code: Code::Busy,
+        reason: "later".into(),
+        retry_ms: 300,
+    };
+    client.handle(at(4), Input::Item(conn, Item::Refused(busy)));
+    client.handle_timeout(at(303));
+    assert_eq!(requests(&mut client), []);
+    assert!(client.next_deadline().is_some_and(|at| at <= self::at(304)));
+    client.handle_timeout(at(304));
+    assert!(matches!(requests(&mut client)[..], [Request::History(_)]));
+}
+
+#[test]
+fn a_name_is_kept_across_a_fail_over_whoever_changed_it() {
+    let nick_line = |seq: u64, ms: u64, actor: AccountId, nick: &str| {
+        let body = Body::from(crate::event::Nick { nick: nick.into(), before: "ann".into() });
+        let event = Event {
+            actor,
+            kind: body.kind(),
+            body: body.encode(),
+            ..(*line(2, seq, ms, "").event).clone()
+        };
+        shown(&Line { origin: Origin::new(2), event: Arc::new(event) })
+    };
+    let wish = |lines: &[(u64, u64, AccountId, &str)]| {
+        let (mut client, conn) = attached();
+        for (seq, ms, actor, nick) in lines {
+            client.handle(at(3), Input::Item(conn, nick_line(*seq, *ms, *actor, nick)));
+        }
+        client.handle(at(100), Input::Disconnected(conn, "gone".into()));
+        let (conn, _) = dialed(&mut client);
+        client.handle(at(100), Input::Connected(conn));
+        let [Request::Attach(attach)] = &requests(&mut client)[..] else { panic!("no attach") };
+        attach.nick.clone().unwrap()
+    };
+    assert_eq!(wish(&[]), "ann");
+    assert_eq!(wish(&[(1, 1, ME, "anna")]), "anna");
+    assert_eq!(wish(&[(1, 1, AccountId::new(8), "bob")]), "ann", "somebody else's");
+    assert_eq!(wish(&[(2, 9, ME, "new"), (1, 1, ME, "old")]), "new", "by its stamp");
+    assert_eq!(wish(&[(1, 1, ME, "old"), (2, 9, ME, "new")]), "new");
+}

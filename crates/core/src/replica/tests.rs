@@ -125,3 +125,218 @@ fn clients_are_sent_away_once_and_taken_again_when_a_drain_is_given_up() {
     replica.handle(at(4), Input::Resume);
     assert_eq!(replica.state(), ServerState::Stopping, "a stop is not given up");
 }
+
+fn frames(outputs: &[Output]) -> Vec<(LinkId, Frame)> {
+    let sent = |output: &Output| match output {
+        Output::Send { links, frame, .. } => Some((links[0], (**frame).clone())),
+        _ => None,
+    };
+    outputs.iter().filter_map(sent).collect()
+}
+
+fn logged(outputs: &[Output]) -> Vec<(Severity, &str)> {
+    let all = outputs.iter();
+    all.filter_map(|output| match output {
+        Output::Log(severity, what) => Some((*severity, what.as_str())),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn a_ping_is_answered_with_what_it_asked_and_this_server_s_clock() {
+    let mut replica = linked();
+    let ping = Ping { sent_micros: 77, clock_ms: at(0).wall_ms };
+    replica.handle(at(10), Input::Frame(LINK, Frame::Ping(ping)));
+    let pong = Frame::Pong(Ping { sent_micros: 77, clock_ms: at(10).wall_ms });
+    assert!(frames(&outputs(&mut replica)).contains(&(LINK, pong)));
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_cut_off() {
+    let cut = |frame: Frame| {
+        let mut replica = linked();
+        outputs(&mut replica);
+        replica.handle(at(5), Input::Frame(LINK, frame));
+        let said = outputs(&mut replica);
+        let closed = |output: &Output| matches!(output, Output::Close(link, _) if *link == LINK);
+        assert!(said.iter().any(closed), "{said:?}");
+        let [(Severity::Warn, why)] = logged(&said)[..] else { panic!("{said:?}") };
+        assert_eq!(replica.unreachable(), [slot(2)]);
+        why.to_string()
+    };
+    let hello = crate::frame::Hello {
+        minor: 0,
+        origin: Origin::at(0, 1),
+        wall_ms: 0,
+        addr: String::new(),
+        standing: Standing::Sound,
+    };
+    assert_eq!(cut(Frame::Hello(hello)), "closed the link to s2: it sent a second Hello");
+    let want = crate::frame::Want {
+        log: Log::of(Origin::at(0, 1)),
+        from: 0,
+        to: 0,
+        push: crate::frame::Push::Start,
+    };
+    let why = "closed the link to s2: it sent a want from event 0; events are counted from 1";
+    assert_eq!(cut(Frame::Want(want)), why);
+}
+
+#[test]
+fn an_older_certificate_of_a_slot_is_turned_away() {
+    let mut replica = linked();
+    let peer = |generation, server| Peer {
+        slot: slot(2),
+        generation,
+        server: ServerId::new(server),
+        origin: Origin::at(0, 9),
+        standing: Standing::Sound,
+    };
+    replica.handle(at(5), Input::LinkDown(LINK));
+    replica.handle(at(5), Input::LinkUp(LinkId(2), peer(1, 3)));
+    outputs(&mut replica);
+    assert_eq!(replica.admits(&peer(1, 3)), Ok(()));
+    let why = "fenced: s2 is held by the certificate of generation 1, yours is 0. Wipe this \
+               server, or restore it as a new one.";
+    assert_eq!(replica.admits(&peer(0, 2)), Err(why.to_string()));
+    replica.handle(at(6), Input::LinkUp(LinkId(3), peer(0, 2)));
+    let said = outputs(&mut replica);
+    assert!(said.contains(&Output::Close(LinkId(3), why.into())), "{said:?}");
+    assert_eq!(logged(&said)[0].0, Severity::Error);
+    assert_eq!(replica.unreachable(), [] as [Slot; 0], "the other one stays");
+}
+
+#[test]
+fn a_clock_that_is_off_is_told_once_and_so_is_its_mending() {
+    let mut replica = linked();
+    let ping = |replica: &mut Replica, ms, clock_ms| {
+        let ping = Ping { sent_micros: 0, clock_ms };
+        replica.handle(at(ms), Input::Frame(LINK, Frame::Ping(ping)));
+        let said = outputs(replica);
+        logged(&said).iter().map(|(severity, _)| *severity).collect::<Vec<_>>()
+    };
+    let wall = at(0).wall_ms;
+    assert_eq!(ping(&mut replica, 10, wall - 9000), [Severity::Error]);
+    assert_eq!(replica.state(), ServerState::Fenced);
+    assert_eq!(ping(&mut replica, 11, wall - 9000), []);
+    assert_eq!(ping(&mut replica, 12, wall), [Severity::Info]);
+    assert_eq!(replica.state(), ServerState::Ready);
+}
+
+#[test]
+fn only_clocks_of_voters_count() {
+    let mut replica = linked();
+    replica.handle(at(5), Input::LinkDown(LINK));
+    let stranger = Peer {
+        slot: slot(9),
+        generation: 0,
+        server: ServerId::new(9),
+        origin: Origin::at(0, 9),
+        standing: Standing::Sound,
+    };
+    replica.handle(at(5), Input::LinkUp(LinkId(9), stranger));
+    let ping = Ping { sent_micros: 0, clock_ms: 0 };
+    replica.handle(at(6), Input::Frame(LinkId(9), Frame::Ping(ping)));
+    assert_eq!(replica.state(), ServerState::Ready);
+}
+
+#[test]
+fn a_link_that_falls_silent_is_suspected_pinged_and_closed() {
+    let mut replica = linked();
+    let mut said = Vec::new();
+    for ms in (100..=5100).step_by(100) {
+        replica.handle_timeout(at(ms));
+        let outputs = outputs(&mut replica);
+        let pings = frames(&outputs).iter().filter(|(_, f)| matches!(f, Frame::Ping(_))).count();
+        said.extend(std::iter::repeat_n((ms, "ping"), pings));
+        if outputs.iter().any(|output| matches!(output, Output::Close(..))) {
+            said.push((ms, "close"));
+        }
+        let suspect = replica.broadcast.rank(LINK, Log::of(Origin::at(0, 7))).0;
+        let expected = (2001..5001).contains(&ms);
+        assert_eq!(suspect, expected || ms >= 5001, "at {ms} ms");
+    }
+    let first: Vec<u64> = said.iter().map(|(ms, _)| *ms).take(3).collect();
+    assert_eq!(first, [100, 600, 1100]);
+    assert_eq!(said.last(), Some(&(5100, "close")));
+    assert_eq!(replica.unreachable(), [slot(2)]);
+}
+
+#[test]
+fn whoever_speaks_again_is_suspected_no_more() {
+    let mut replica = linked();
+    for ms in (100..=2100).step_by(100) {
+        replica.handle_timeout(at(ms));
+    }
+    let suspect = |replica: &Replica| replica.broadcast.rank(LINK, Log::of(Origin::at(0, 7))).0;
+    assert!(suspect(&replica));
+    let leaving = Frame::Leaving(Leaving {});
+    replica.handle(at(2200), Input::Frame(LINK, leaving));
+    assert!(!suspect(&replica));
+    let said = outputs(&mut replica);
+    assert!(logged(&said).contains(&(Severity::Info, "s2 is about to stop")), "{said:?}");
+}
+
+#[test]
+fn a_stop_is_told_to_the_links_and_a_drain_is_not() {
+    let mut replica = linked();
+    let leaving = |replica: &mut Replica| {
+        frames(&outputs(replica)).iter().any(|(_, frame)| matches!(frame, Frame::Leaving(_)))
+    };
+    replica.handle(at(5), Input::Drain);
+    assert!(!leaving(&mut replica));
+    replica.handle(at(5), Input::Stop);
+    assert!(leaving(&mut replica));
+}
+
+#[test]
+fn a_server_far_behind_takes_no_clients() {
+    let mut replica = linked();
+    let lag = replica.config.limits.attach_lag;
+    let have = |upto| {
+        let log = Log::of(Origin::at(0, 9));
+        Frame::Have(Haves { haves: vec![Have { log, upto, chain: 0 }] })
+    };
+    replica.handle(at(5), Input::Frame(LINK, have(lag)));
+    assert_eq!(replica.state(), ServerState::Ready);
+    replica.handle(at(5), Input::Frame(LINK, have(lag + 1)));
+    assert_eq!(replica.state(), ServerState::CatchingUp);
+}
+
+#[test]
+fn a_disk_that_refuses_a_write_is_told_of_and_its_recovery_too() {
+    let mut replica = linked();
+    let about = (RoomId::new(7), AccountId::new(8), Mid::new(9));
+    let topic = Body::from(Topic { nick: "ann".into(), text: "tea".into() });
+    replica.append(at(2), Hlc::default(), about, &topic).unwrap();
+    let said = outputs(&mut replica);
+    let token = said.iter().find_map(|output| match output {
+        Output::Persist(token, _) => Some(*token),
+        _ => None,
+    });
+    let token = token.unwrap();
+    replica.handle(at(3), Input::PersistFailed(token, "full".into()));
+    assert_eq!(replica.state(), ServerState::ReadOnly);
+    let what = "the disk refused a write: full; no writes are taken until it takes them";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Error, what)]);
+    let outcomes = vec![Outcome::NoMessage; 2];
+    replica.handle(at(4), Input::Persisted(token, Committed { outcomes, ..Committed::default() }));
+    assert_eq!(replica.state(), ServerState::Ready);
+    let what = "the disk takes writes again";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Info, what)]);
+}
+
+#[test]
+fn a_body_that_no_server_takes_is_not_appended() {
+    let mut replica = linked();
+    let about = (RoomId::new(7), AccountId::new(8), Mid::new(9));
+    let topic = |bytes: usize| Body::from(Topic { nick: String::new(), text: "x".repeat(bytes) });
+    let mut fits = |bytes| replica.append(at(2), Hlc::default(), about, &topic(bytes)).is_ok();
+    // Three bytes of length and one for the empty nick.
+    assert!(fits(BODY_BYTES_MAX - 4));
+    assert!(!fits(BODY_BYTES_MAX - 3));
+    assert_eq!(replica.counts().payload_sends, 0, "nothing is sent before the tick ends");
+    outputs(&mut replica);
+    assert_eq!(replica.counts().payload_sends, 2, "the boot and one more");
+}

@@ -473,7 +473,7 @@ const SMALL: usize = 128;
 const VECTOR_ENTRY_BYTES: usize = 24;
 
 /// Bytes an item counts for in a session's queue.
-fn cost_of(item: &Item) -> usize {
+pub(super) fn cost_of(item: &Item) -> usize {
     let lines = |lines: &[Line]| lines.iter().map(|line| line.event.cost()).sum::<usize>();
     SMALL
         + match item {

@@ -125,4 +125,13 @@ mod tests {
         assert!(bucket.take(ms(9_000), 10).is_err(), "it owes ten seconds");
         assert_eq!(bucket.take(ms(10_000), 10), Ok(()));
     }
+
+    #[test]
+    fn a_bucket_is_full_when_all_it_gave_is_back() {
+        let mut bucket = Bucket::new(10);
+        assert!(bucket.is_full(ms(0)));
+        assert_eq!(bucket.take(ms(1000), 5), Ok(()));
+        assert!(!bucket.is_full(ms(1499)));
+        assert!(bucket.is_full(ms(1500)));
+    }
 }

@@ -158,3 +158,116 @@ impl RecentMids {
         assert_eq!(self.known.len(), self.order.len(), "each is known once");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::id::{Log, Mid, Origin, RoomId};
+    use crate::time::Hlc;
+
+    const LOG: Log = Log::of(Origin::new(1));
+
+    fn line(seq: u64) -> Line {
+        let event = Event {
+            seq,
+            hlc: Hlc::from_bits(seq),
+            wall_ms: 0,
+            room: RoomId::new(1),
+            actor: AccountId::new(1),
+            mid: Mid::new(seq.into()),
+            kind: 2,
+            body: Vec::new(),
+        };
+        Line { origin: LOG.origin, event: Arc::new(event) }
+    }
+
+    fn vector(upto: u64) -> Vector {
+        [(LOG, upto)].into_iter().collect()
+    }
+
+    fn seqs(recent: &Recent, place: u64) -> Option<Vec<u64>> {
+        recent.from(place).map(|lines| lines.map(|kept| kept.line.event.seq).collect())
+    }
+
+    #[test]
+    fn the_newest_lines_are_kept_and_a_place_says_whether_all_after_it_are() {
+        let mut recent = Recent::new(3, vector(10));
+        assert_eq!((recent.end(), seqs(&recent, 0)), (0, Some(vec![])));
+        for seq in 11..=13 {
+            recent.push(line(seq), Audience::Room, None);
+        }
+        recent.assert_invariants();
+        assert_eq!((seqs(&recent, 0), seqs(&recent, 2)), (Some(vec![11, 12, 13]), Some(vec![13])));
+        // Who has seen all that was there before misses at most these.
+        assert_eq!((recent.since(&vector(10)), recent.since(&vector(9))), (Some(0), None));
+        recent.push(line(14), Audience::Room, None);
+        recent.push(line(15), Audience::Room, None);
+        assert_eq!((recent.end(), seqs(&recent, 1)), (5, None), "some after it are gone");
+        assert_eq!(seqs(&recent, 2), Some(vec![13, 14, 15]));
+        assert_eq!((recent.since(&vector(12)), recent.since(&vector(11))), (Some(2), None));
+    }
+
+    #[test]
+    fn a_line_is_covered_under_any_key_it_had() {
+        let mut recent = Recent::new(3, Vector::new());
+        let key = |origin: u128, seq| Key { origin: Origin::new(origin), ..line(seq).key() };
+        recent.push(line(5), Audience::Room, Some(key(2, 9)));
+        recent.push(line(6), Audience::Room, None);
+        recent.alias(line(5).key(), key(3, 7));
+        let of = |origin, upto| [(Log::of(Origin::new(origin)), upto)].into_iter().collect();
+        let covered = |cursor: &Vector| -> Vec<bool> {
+            recent.from(0).into_iter().flatten().map(|kept| kept.is_covered(cursor)).collect()
+        };
+        assert_eq!(covered(&of(1, 4)), [false, false]);
+        assert_eq!(covered(&of(1, 5)), [true, false]);
+        assert_eq!(covered(&of(2, 9)), [true, false], "where it stood before");
+        assert_eq!(covered(&of(3, 6)), [false, false]);
+        assert_eq!(covered(&of(3, 7)), [true, false], "another key");
+    }
+
+    #[test]
+    #[should_panic(expected = "recent lines over their bound")]
+    fn more_lines_than_are_kept_break_a_rule() {
+        let mut recent = Recent::new(1, Vector::new());
+        recent.push(line(1), Audience::Room, None);
+        recent.max = 0;
+        recent.assert_invariants();
+    }
+
+    #[test]
+    fn the_newest_messages_are_known_and_older_ones_left_to_the_disk() {
+        let mut mids = RecentMids::new(2, 100);
+        let of = |ms: u64| Identity {
+            room: RoomId::new(1),
+            account: AccountId::new(1),
+            mid: Mid::at(ms, 1),
+        };
+        let known = |seq| Known { key: line(seq).key(), content: seq };
+        assert_eq!((mids.recall(&of(99)), mids.recall(&of(100))), (Recall::TooOld, Recall::New));
+        mids.note(of(200), known(5));
+        mids.note(of(200), known(9));
+        assert_eq!(mids.recall(&of(200)), Recall::Known(known(5)), "the smallest key counts");
+        mids.note(of(200), known(3));
+        assert_eq!(mids.recall(&of(200)), Recall::Known(known(3)));
+        mids.note(of(300), known(6));
+        assert_eq!(mids.recall(&of(150)), Recall::New);
+        mids.note(of(250), known(7));
+        assert_eq!((mids.recall(&of(200)), mids.recall(&of(201))), (Recall::TooOld, Recall::New));
+        assert_eq!(mids.recall(&of(300)), Recall::Known(known(6)));
+        mids.assert_invariants();
+    }
+
+    #[test]
+    #[should_panic(expected = "each is known once")]
+    fn a_message_that_is_known_twice_breaks_a_rule() {
+        let mut mids = RecentMids::new(2, 0);
+        let identity =
+            Identity { room: RoomId::new(1), account: AccountId::new(1), mid: Mid::new(1) };
+        mids.note(identity, Known { key: line(1).key(), content: 0 });
+        mids.order.push_back(identity);
+        mids.assert_invariants();
+    }
+}

@@ -3,7 +3,13 @@
 mod bounds;
 mod clock;
 mod cloned;
+mod deliver;
+mod lines;
+mod messages;
 mod numbers;
+mod retention;
+mod rooms;
+mod sizes;
 mod start;
 mod trust;
 mod verify;

@@ -179,3 +179,91 @@ impl Waits {
         assert!(self.deadlines.len() <= self.count, "deadlines of waits alone");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Origin;
+
+    const LOG: Log = Log::of(Origin::new(1));
+
+    const fn event(seq: u64) -> EventId {
+        EventId { log: LOG, seq }
+    }
+
+    fn waiter(session: u64, seq: u64, level: Level, deadline: u64) -> Waiter {
+        Waiter {
+            session: SessionId(session),
+            request: RequestId(seq),
+            mid: Mid::new(seq.into()),
+            room: RoomId::new(1),
+            key: Key { seq, ..Key::MIN },
+            answer_at: Some(level),
+            late: false,
+            deadline: Time::from_micros(deadline),
+        }
+    }
+
+    fn answered(waiters: &[Waiter]) -> Vec<(u64, u64)> {
+        waiters.iter().map(|waiter| (waiter.session.0, waiter.request.0)).collect()
+    }
+
+    #[test]
+    fn waits_end_with_a_majority_and_are_counted_till_then() {
+        let mut waits = Waits::default();
+        for (session, seq) in [(1, 1), (2, 1), (1, 3)] {
+            waits.wait(event(seq), waiter(session, seq, Level::Replicated, 10 * seq));
+        }
+        waits.wait(event(1), waiter(1, 1, Level::Replicated, 7));
+        waits.assert_invariants();
+        assert_eq!((waits.count(), waits.next_deadline()), (3, Some(Time::from_micros(7))));
+        assert_eq!(waits.logs(), [LOG]);
+        assert_eq!(waits.replicated(LOG, 0), []);
+        let ended = waits.replicated(LOG, 2);
+        assert_eq!(ended.iter().map(|(seq, all)| (*seq, all.len())).collect::<Vec<_>>(), [(1, 2)]);
+        waits.assert_invariants();
+        assert_eq!((waits.count(), waits.next_deadline()), (1, Some(Time::from_micros(30))));
+        waits.replicated(LOG, 3);
+        assert_eq!((waits.count(), waits.next_deadline(), waits.logs()), (0, None, vec![]));
+        assert_eq!(waits, Waits::default(), "nothing stays");
+    }
+
+    #[test]
+    fn the_local_disk_is_enough_for_who_asked_no_more_or_waited_too_long() {
+        let mut waits = Waits::default();
+        waits.wait(event(1), waiter(1, 1, Level::Stored, 10));
+        waits.wait(event(1), waiter(2, 1, Level::Replicated, 20));
+        waits.wait(event(2), waiter(1, 2, Level::Stored, 30));
+        assert_eq!(waits.stored(LOG, 1), [1]);
+        assert_eq!(answered(&waits.content_with_stored(event(1))), [(1, 1)]);
+        assert_eq!(waits.content_with_stored(event(1)), [], "once");
+        assert_eq!(waits.stored(LOG, 1), [] as [u64; 0]);
+        assert_eq!(waits.stored(LOG, 9), [2]);
+        assert_eq!(waits.expire(Time::from_micros(19)), [event(1)].into());
+        assert_eq!(waits.content_with_stored(event(1)), [], "that was the other one's time");
+        assert_eq!(waits.expire(Time::from_micros(20)), [event(1)].into());
+        assert_eq!(answered(&waits.content_with_stored(event(1))), [(2, 1)]);
+        waits.assert_invariants();
+        assert_eq!(waits.count(), 3, "all wait for the majority still");
+    }
+
+    #[test]
+    fn a_session_that_is_gone_waits_for_nothing() {
+        let mut waits = Waits::default();
+        waits.wait(event(1), waiter(1, 1, Level::Stored, 10));
+        waits.wait(event(1), waiter(2, 1, Level::Stored, 10));
+        waits.wait(event(2), waiter(1, 2, Level::Stored, 10));
+        waits.forget(SessionId(1));
+        waits.assert_invariants();
+        assert_eq!((waits.count(), waits.deadlines.len()), (1, 1));
+        waits.forget(SessionId(2));
+        assert_eq!(waits, Waits::default());
+    }
+
+    #[test]
+    fn so_much_may_wait_and_no_more() {
+        let waits = |count| Waits { count, ..Waits::default() };
+        assert!(!waits(WAITING_MAX - 1).is_full());
+        assert!(waits(WAITING_MAX).is_full());
+    }
+}

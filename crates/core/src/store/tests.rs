@@ -1,4 +1,9 @@
-//! How much a query may find and look at, whatever a client says that it has.
+//! How much a query may find and look at, whatever a client says that it has; writes and whole reads
+//! are tested in the files beside this.
+
+pub(crate) mod disk;
+mod read;
+mod write;
 
 use std::cell::Cell;
 

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use crate::config::{Config, Feeds, Limits, Me, Mesh, Timing};
 use crate::event::{Event, Retention};
+use crate::frame::{Frame, Have, Haves};
 use crate::id::{
-    AccountId, ClusterId, Mid, Origin, ReadToken, RequestId, ServerId, SessionId, Slot,
+    AccountId, ClusterId, LinkId, Log, Mid, Origin, ReadToken, RequestId, ServerId, SessionId, Slot,
 };
-use crate::io::{Input, Output};
+use crate::io::{Input, Output, Peer, Standing};
 use crate::replica::Replica;
 use crate::session::{
     Attach, Code, Direct, Item, Level, Mode, Open, Opened, Refused, Request, Send, ServerAddr,
     Status, Target, Welcome,
 };
+use crate::store::tests::disk::Disk;
 use crate::store::{Batch, Committed, Loaded, Outcome, Query, Rows};
 use crate::time::{Now, Time};
 use crate::token::TokenKey;
@@ -41,8 +43,19 @@ pub(super) struct World {
     pub(super) closed: Vec<SessionId>,
     /// Everything ever written.
     pub(super) written: Vec<Arc<Event>>,
+    /// What is written stays here, and reads are answered from it, if there is one.
+    pub(super) disk: Option<Disk>,
+    /// What the links were sent.
+    pub(super) sent: Vec<(Vec<LinkId>, Arc<Frame>)>,
     last_session: u64,
     last_request: u64,
+}
+
+/// A server of that many with a disk that answers.
+pub(super) fn with_disk(limits: Limits, servers: usize) -> World {
+    let mut world = world_of(limits, servers, &Loaded::default());
+    world.disk = Some(Disk::default());
+    world
 }
 
 pub(super) fn world(limits: Limits) -> World {
@@ -51,18 +64,23 @@ pub(super) fn world(limits: Limits) -> World {
 
 /// One of several servers, and what is on its disk; the others are what the test says.
 pub(super) fn world_of(limits: Limits, servers: usize, loaded: &Loaded) -> World {
+    world_as(1, limits, servers, loaded)
+}
+
+/// The `me`-th of several servers.
+pub(super) fn world_as(me: u8, limits: Limits, servers: usize, loaded: &Loaded) -> World {
     let all = (1..=servers)
         .map(|n| ServerAddr { name: Slot::new(format!("s{n}")).unwrap(), addr: format!("s{n}:1") })
         .collect();
-    let slot = Slot::new("s1").unwrap();
-    let addr = String::from("s1:1");
+    let slot = Slot::new(format!("s{me}")).unwrap();
+    let addr = format!("{slot}:1");
     let config = Config {
         me: Me {
             cluster: ClusterId::new(1),
             slot,
             generation: 1,
-            server: ServerId::new(1),
-            origin: Origin::at(WALL_MS, 1),
+            server: ServerId::new(me.into()),
+            origin: Origin::at(WALL_MS, me.into()),
             prev: None,
             addr,
         },
@@ -84,12 +102,41 @@ pub(super) fn world_of(limits: Limits, servers: usize, loaded: &Loaded) -> World
         told: Vec::new(),
         closed: Vec::new(),
         written: Vec::new(),
+        disk: None,
+        sent: Vec::new(),
         last_session: 0,
         last_request: 0,
     }
 }
 
+/// The peer that is server `n`.
+pub(super) fn peer(n: u8) -> Peer {
+    Peer {
+        slot: Slot::new(format!("s{n}")).unwrap(),
+        generation: 1,
+        server: ServerId::new(n.into()),
+        origin: Origin::at(WALL_MS, n.into()),
+        standing: Standing::Sound,
+    }
+}
+
 impl World {
+    /// A link to server `n`, which holds nothing.
+    pub(super) fn link(&mut self, n: u8) {
+        let link = LinkId(n.into());
+        self.give(Input::LinkUp(link, peer(n)));
+        self.give(Input::Frame(link, Frame::Vector(Haves { haves: Vec::new() })));
+    }
+
+    /// Server `n` has all of this server's events on its disk, but for the last so many.
+    pub(super) fn has(&mut self, n: u8, but: usize) {
+        let log = Log::of(self.replica.config.me.origin);
+        let entries = &self.disk.as_ref().unwrap().logs[&log];
+        let last = &entries[entries.len() - 1 - but];
+        let have = Have { log, upto: last.event.seq, chain: last.chain };
+        self.give(Input::Frame(LinkId(n.into()), Frame::Have(Haves { haves: vec![have] })));
+    }
+
     pub(super) fn give(&mut self, input: Input) {
         self.replica.handle(self.now, input);
         self.turn();
@@ -106,10 +153,18 @@ impl World {
                         self.told.extend(sessions.into_iter().map(|s| (s, item.clone(), cost)));
                     }
                     Output::CloseSession(id) => self.closed.push(id),
+                    Output::Send { links, frame, .. } => self.sent.push((links, frame)),
                     _ => {}
                 }
             }
             self.replica.assert_invariants();
+            if let Some(disk) = &self.disk
+                && let Some((token, query)) = self.reads.pop_front()
+            {
+                let rows = disk.ask(&query);
+                self.replica.handle(self.now, Input::ReadDone(token, rows));
+                continue;
+            }
             if self.fsync == Fsync::WhenToldTo || !self.persist() {
                 return;
             }
@@ -125,7 +180,10 @@ impl World {
         };
         let outcomes = batch.entries.iter().map(|entry| outcome(&entry.event)).collect();
         self.written.extend(batch.entries.iter().map(|entry| entry.event.clone()));
-        let committed = Committed { outcomes, ..Committed::default() };
+        let committed = match &mut self.disk {
+            Some(disk) => disk.commit(&batch),
+            None => Committed { outcomes, ..Committed::default() },
+        };
         self.replica.handle(self.now, Input::Persisted(token, committed));
         true
     }

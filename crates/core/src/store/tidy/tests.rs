@@ -78,6 +78,9 @@ impl View for Shelf {
     fn places(&self, _: RoomId, _: Key, _: usize) -> Result<Vec<Key>, Infallible> {
         Ok(Vec::new())
     }
+    fn places_above(&self, _: RoomId, _: Key, _: usize) -> Result<Vec<Key>, Infallible> {
+        Ok(Vec::new())
+    }
     fn keys(&self, _: &Identity) -> Result<Vec<Key>, Infallible> {
         Ok(Vec::new())
     }

@@ -1,0 +1,133 @@
+//! Links that lose frames without a word.
+
+use super::world::*;
+use crate::config::{Config, Links, Mesh};
+
+const NOTHING: [&str; 0] = [];
+
+/// s1 of three over such links, with one own event on its disk, pushed and lost on the way.
+fn lossy() -> World {
+    let mesh = Mesh { links: Links::Lossy, ..Mesh::default() };
+    let mut world = World::new(&Config { mesh, ..config(3) }, &loaded(&[]));
+    world.link(2);
+    world.link(3);
+    assert_eq!(world.turn(), NOTHING, "nothing is there to tell");
+    world.persist();
+    world.say();
+    assert_eq!(world.turn()[0], "to s2 s3: events s1 1..1, 0 hops");
+    world.persist();
+    world
+}
+
+#[test]
+fn news_travels_alone_after_a_tick_and_then_no_more() {
+    let mut world = lossy();
+    assert_eq!(world.pass_ms(99), NOTHING);
+    assert_eq!(world.pass_ms(1), ["100 ms: to s2: have s1 1", "100 ms: to s3: have s1 1"]);
+    world.frame(2, have(&[(1, 1)]));
+    world.frame(3, have(&[(1, 1)]));
+    assert_eq!(world.pass_ms(60_000), NOTHING, "a quiet link costs nothing");
+    assert_eq!(world.broadcast.next_deadline(), None);
+    assert_eq!(world.broadcast.counts().have_frames, 2);
+}
+
+#[test]
+fn a_server_that_links_is_told_all_that_there_is() {
+    let mesh = Mesh { links: Links::Lossy, ..Mesh::default() };
+    let mut world = World::new(&Config { mesh, ..config(3) }, &loaded(&[(1, 2), (2, 1)]));
+    world.link(2);
+    assert_eq!(world.turn(), ["to s2: have s1 2, s2 1"]);
+    assert_eq!(world.turn(), NOTHING);
+}
+
+#[test]
+fn anything_said_takes_the_whole_along() {
+    let mut world = lossy();
+    world.pass_ms(100);
+    world.frame(2, events(2, 1, 1, 0));
+    let lines = ["to s3: events s2 1..1, 1 hops", "to s3: have s1 1", "write s2 1"];
+    assert_eq!(world.turn(), lines);
+    world.persist();
+    // s2 made it and is told at once; s3 at its tick.
+    assert_eq!(world.pass_ms(0), ["100 ms: to s2: have s1 1, s2 1"]);
+    assert_eq!(world.pass_ms(100), ["200 ms: to s3: have s1 1, s2 1"]);
+}
+
+#[test]
+fn whoever_says_something_that_lacks_what_is_here_is_told_again() {
+    let mut world = lossy();
+    world.pass_ms(100);
+    world.pass_ms(99);
+    world.frame(2, have(&[]));
+    assert_eq!(world.turn(), NOTHING, "the last word may be on its way");
+    world.pass_ms(1);
+    world.frame(2, have(&[]));
+    assert_eq!(world.turn(), ["to s2: have s1 1"]);
+    world.frame(2, have(&[]));
+    assert_eq!(world.turn(), NOTHING);
+    world.frame(2, have(&[(1, 1)]));
+    world.pass_ms(1000);
+    world.frame(2, have(&[]));
+    assert_eq!(world.turn(), NOTHING, "it has shown that it has it");
+}
+
+#[test]
+fn whoever_shows_nothing_for_long_may_be_cut_off_and_is_probed() {
+    let mut world = lossy();
+    world.pass_ms(100);
+    world.frame(3, have(&[(1, 1)]));
+    assert_eq!(world.pass_ms(1899), NOTHING);
+    let suspect = |world: &World| world.broadcast.rank(link(2), log(3)).0;
+    assert!(!suspect(&world));
+    assert_eq!(world.pass_ms(1), ["2000 ms: to s2: have s1 1"]);
+    assert!(suspect(&world));
+    assert_eq!(world.pass_ms(999), ["2500 ms: to s2: have s1 1"]);
+    assert_eq!(world.pass_ms(1), ["3000 ms: to s2: have s1 1"]);
+    // A word that shows less is no proof.
+    world.frame(2, have(&[]));
+    assert!(suspect(&world));
+    world.frame(2, have(&[(1, 1)]));
+    assert!(!suspect(&world));
+    world.turn();
+    assert_eq!(world.pass_ms(60_000), NOTHING);
+}
+
+#[test]
+fn a_link_that_is_always_a_little_behind_proves_enough() {
+    let mut world = lossy();
+    world.frame(3, have(&[(1, 1)]));
+    for seq in 1..=10 {
+        world.pass_ms(1500);
+        world.say();
+        world.turn();
+        world.persist();
+        world.frame(2, have(&[(1, seq)]));
+        world.frame(3, have(&[(1, seq + 1)]));
+        assert!(!world.broadcast.rank(link(2), log(3)).0, "after event {seq}");
+    }
+    world.pass_ms(1999);
+    assert!(!world.broadcast.rank(link(2), log(3)).0);
+    world.pass_ms(1);
+    assert!(world.broadcast.rank(link(2), log(3)).0, "the last event is not proven");
+}
+
+#[test]
+fn a_feed_that_may_be_cut_off_is_replaced() {
+    let mut world = lossy();
+    world.pass_ms(100);
+    world.frame(2, have(&[(1, 1)]));
+    world.frame(3, have(&[(1, 1)]));
+    world.link(4);
+    world.settle();
+    world.frame(4, have(&[(1, 1)]));
+    world.frame(4, crate::frame::Frame::Lagging(crate::frame::Lagging {}));
+    world.say();
+    world.turn();
+    world.persist();
+    world.frame(3, have(&[(1, 2)]));
+    world.frame(4, have(&[(1, 2)]));
+    let said = world.pass_ms(2000);
+    let wants: Vec<&String> = said.iter().filter(|line| line.contains("want")).collect();
+    assert_eq!(wants.len(), 3, "of each log but its own: {said:?}");
+    assert!(wants.iter().all(|line| line.starts_with("2100 ms: to s4: want")), "{said:?}");
+}

@@ -1,0 +1,330 @@
+//! `chatty-mutants`: which changes of the core would nobody notice?
+//!
+//! The mutants are those of `cargo mutants --list`; to run them in hours and not days they are
+//! woven into one build. `scripts/mutants` calls this.
+
+mod checks;
+mod list;
+mod results;
+mod weave;
+#[cfg(test)]
+mod tests;
+mod woven;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use checks::{Simulator, Tests};
+use clap::{Parser, ValueEnum};
+use list::Mutant;
+use results::{Outcome, Results, Verdict};
+use woven::{Copy, Program, Refused};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The core's own tests.
+    Tests,
+    /// The simulator's seeds, for what the tests miss.
+    Simulator,
+}
+
+/// Changes chatty's core on purpose and keeps who noticed.
+#[derive(Parser)]
+#[command(name = "chatty-mutants", version)]
+struct Cli {
+    /// Only files whose path has this in it (may be repeated).
+    #[arg(long)]
+    file: Vec<String>,
+    /// Only the K-th of N equal parts: every N-th mutant.
+    #[arg(long, value_name = "K/N")]
+    shard: Option<String>,
+    /// Try again what was missed.
+    #[arg(long)]
+    missed: bool,
+    /// Try again all, whatever is kept.
+    #[arg(long)]
+    again: bool,
+    /// Only these checks.
+    #[arg(long)]
+    stage: Option<Stage>,
+    /// Start no other mutant after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// So many at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Run nothing; print what is kept.
+    #[arg(long)]
+    totals: bool,
+    /// The repository.
+    #[arg(long, default_value = ".")]
+    root: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chatty-mutants: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn shard(text: Option<&str>) -> Result<(u32, u32), String> {
+    let Some(text) = text else { return Ok((0, 1)) };
+    let parts = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    parts.filter(|(k, n)| k < n).ok_or_else(|| format!("{text:?} is no K/N with K below N"))
+}
+
+fn run(cli: &Cli) -> Result<(), String> {
+    let root = cli.root.canonicalize().map_err(|error| error.to_string())?;
+    let (mutants, sources) = list::list(&root)?;
+    let folder = root.join("mutants/results");
+    let mut results = Results::load(&folder, sources.keys());
+    if !cli.totals {
+        let (k, n) = shard(cli.shard.as_deref())?;
+        let wanted: Vec<&Mutant> = mutants
+            .iter()
+            .filter(|m| cli.file.is_empty() || cli.file.iter().any(|f| m.file.contains(f)))
+            .filter(|mutant| mutant.id % n == k)
+            .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
+                None => !cli.missed,
+                Some(Verdict::Missed) => cli.missed || cli.again,
+                Some(_) => cli.again,
+            })
+            .collect();
+        let until = cli.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
+        let mut session = Session {
+            root: &root,
+            mutants: &mutants,
+            sources: &sources,
+            results: &mut results,
+            until,
+            jobs: cli.jobs,
+        };
+        session.run(&wanted, cli.stage)?;
+    }
+    print_totals(&mutants, &results);
+    Ok(())
+}
+
+struct Session<'a> {
+    root: &'a Path,
+    mutants: &'a [Mutant],
+    /// What the mutants were listed for.
+    sources: &'a BTreeMap<String, String>,
+    results: &'a mut Results,
+    until: Option<Instant>,
+    jobs: usize,
+}
+
+impl Session<'_> {
+    fn keep(&mut self, mutant: &Mutant, verdict: Verdict, by: &str) -> Result<(), String> {
+        let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.results.set(mutant, Outcome { verdict, by });
+        self.results.save(&mutant.file, self.mutants)
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
+    fn run(&mut self, wanted: &[&Mutant], stage: Option<Stage>) -> Result<(), String> {
+        let (copy, program, refused) = self.weave(Program::Tests)?;
+        for (id, why) in &refused {
+            let Some(mutant) = self.mutants.iter().find(|mutant| mutant.id == *id) else {
+                continue;
+            };
+            if is_final(mutant, why) {
+                self.keep(mutant, Verdict::Unviable, &format!("{} {}", why.code, why.message))?;
+            }
+        }
+        let scratch = self.root.join("target/mutants");
+        let tests = Tests::new(program, &scratch)?;
+        println!("{} tests, {} mutants to try", tests.len(), wanted.len());
+        let woven = copy.woven();
+        let viable = |m: &&&Mutant| {
+            self.results.of(m).is_none_or(|outcome| outcome.verdict != Verdict::Unviable)
+        };
+        let wanted: Vec<&Mutant> = wanted.iter().filter(viable).copied().collect();
+        let (inside, alone): (Vec<&Mutant>, Vec<&Mutant>) =
+            wanted.into_iter().partition(|mutant| woven.contains(&mutant.id));
+        let left = match stage {
+            Some(Stage::Simulator) => inside,
+            _ => self.try_all(&inside, "tests", |id| tests.check(id))?,
+        };
+        if stage != Some(Stage::Simulator) {
+            self.alone(&copy, &tests, &alone)?;
+        }
+        if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
+            let (_, program, _) = self.weave(Program::Simulator)?;
+            let simulator = Simulator::new(program, &scratch)?;
+            self.try_all(&left, "tests and simulator", |id| simulator.check(id))?;
+        }
+        Ok(())
+    }
+
+    /// Holds a check against mutants, some at once; what it does not catch is left.
+    fn try_all<'m>(
+        &mut self,
+        mutants: &[&'m Mutant],
+        by: &str,
+        check: impl Fn(u32) -> Result<Option<Outcome>, String> + Sync,
+    ) -> Result<Vec<&'m Mutant>, String> {
+        let (next, until) = (AtomicUsize::new(0), self.until);
+        let (send, verdicts) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                let (send, next, check) = (send.clone(), &next, &check);
+                scope.spawn(move || {
+                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let is_over = until.is_some_and(|until| Instant::now() >= until);
+                        if is_over || send.send((*mutant, check(mutant.id))).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(send);
+            let mut left = Vec::new();
+            for (mutant, said) in verdicts {
+                if !self.judge(mutant, said?, by)? {
+                    left.push(mutant);
+                }
+            }
+            Ok(left)
+        })
+    }
+
+    /// Keeps and tells what checks said; whether the mutant is done with.
+    fn judge(&mut self, m: &Mutant, said: Option<Outcome>, by: &str) -> Result<bool, String> {
+        let is_done = said.is_some();
+        let outcome = said.unwrap_or(Outcome { verdict: Verdict::Missed, by: by.into() });
+        let file = m.file.trim_start_matches("crates/core/src/");
+        println!("{:<8} {file}: {} ({})", outcome.verdict, m.name, outcome.by);
+        self.keep(m, outcome.verdict, &outcome.by)?;
+        Ok(is_done)
+    }
+
+    /// Weaves all that compile, and builds a program.
+    fn weave(&self, program: Program) -> Result<(Copy, PathBuf, BTreeMap<u32, Refused>), String> {
+        for (file, text) in self.sources {
+            let now = std::fs::read_to_string(self.root.join(file)).map_err(|e| e.to_string())?;
+            if now != *text {
+                return Err(format!("{file} changed meanwhile; run it again for the rest"));
+            }
+        }
+        let mut refused: BTreeMap<u32, Refused> = BTreeMap::new();
+        let kept = self.root.join("target/mutants/refused.txt");
+        let known: BTreeSet<String> = std::fs::read_to_string(&kept)
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_string)
+            .collect();
+        let key = |m: &Mutant| format!("{} {} {}", m.file, m.fingerprint, m.name);
+        let mut left_out: BTreeSet<u32> = self
+            .mutants
+            .iter()
+            .filter(|mutant| {
+                known.contains(&key(mutant))
+                    || self.results.of(mutant).is_some_and(|o| o.verdict == Verdict::Unviable)
+            })
+            .map(|mutant| mutant.id)
+            .collect();
+        loop {
+            let woven: Vec<&Mutant> =
+                self.mutants.iter().filter(|mutant| !left_out.contains(&mutant.id)).collect();
+            let copy = Copy::new(self.root, &woven)?;
+            println!("building {program:?} with {} mutants", copy.woven().len());
+            match copy.build(program)? {
+                Ok(program) => {
+                    let mut lines = known;
+                    let more = self.mutants.iter().filter(|m| refused.contains_key(&m.id));
+                    lines.extend(more.map(key));
+                    let text: Vec<String> = lines.into_iter().collect();
+                    std::fs::write(&kept, text.join("\n")).map_err(|e| e.to_string())?;
+                    return Ok((copy, program, refused));
+                }
+                Err(more) => {
+                    println!("the compiler refuses {}", more.len());
+                    left_out.extend(more.keys());
+                    refused.extend(more);
+                }
+            }
+        }
+    }
+
+    /// Those that cannot be woven, with a build for each.
+    fn alone(&mut self, copy: &Copy, tests: &Tests, mutants: &[&Mutant]) -> Result<(), String> {
+        println!("{} mutants need a build of their own", mutants.len());
+        for mutant in mutants {
+            if self.is_over() {
+                break;
+            }
+            copy.single(mutant)?;
+            match copy.build(Program::Tests) {
+                Ok(Ok(program)) => {
+                    let said = tests.check_single(&program)?;
+                    self.judge(mutant, said, "tests")?;
+                }
+                Ok(Err(_)) | Err(_) => {
+                    let said = Outcome { verdict: Verdict::Unviable, by: "compiler".into() };
+                    self.judge(mutant, Some(said), "")?;
+                }
+            }
+            copy.restore(&mutant.file)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what the compiler says of the woven text holds for the mutant alone, too: a type that
+/// has no such value or operator. Of `impl Trait` and of moves it may not.
+fn is_final(mutant: &Mutant, why: &Refused) -> bool {
+    !mutant.returns.contains("impl")
+        && matches!(why.code.as_str(), "E0277" | "E0308" | "E0369" | "E0368" | "E0599" | "E0600")
+}
+
+fn print_totals(mutants: &[Mutant], results: &Results) {
+    let mut files: BTreeMap<&str, [usize; 6]> = BTreeMap::new();
+    let mut all = [0; 6];
+    for mutant in mutants {
+        let column = match results.of(mutant) {
+            Some(Outcome { verdict: Verdict::Caught, by }) => {
+                if by.starts_with("simulator") {
+                    1
+                } else {
+                    0
+                }
+            }
+            Some(Outcome { verdict: Verdict::Timeout, .. }) => 2,
+            Some(Outcome { verdict: Verdict::Unviable, .. }) => 3,
+            Some(Outcome { verdict: Verdict::Missed, .. }) => 4,
+            None => 5,
+        };
+        files.entry(&mutant.file).or_default()[column] += 1;
+        all[column] += 1;
+    }
+    println!(
+        "| file | caught by a test | by the simulator | does not end | no program | missed | not run |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    let named = files.iter().map(|(file, counts)| (*file, counts));
+    for (file, c) in named.chain([("all", &all)]) {
+        let file = file.trim_start_matches("crates/core/src/");
+        println!("| {file} | {} | {} | {} | {} | {} | {} |", c[0], c[1], c[2], c[3], c[4], c[5]);
+    }
+    let caught = all[0] + all[1] + all[2];
+    println!(
+        "{} mutants: {} run, {caught} of {} that compile caught ({:.1} %), {} missed",
+        mutants.len(),
+        mutants.len() - all[5],
+        caught + all[4],
+        100.0 * caught as f64 / (caught + all[4]).max(1) as f64,
+        all[4]
+    );
+}
