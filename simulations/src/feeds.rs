@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use chatty_core::broadcast::Counts;
-use chatty_core::config::{Feeds, Limits};
+use chatty_core::config::Feeds;
 use chatty_core::rng::Rng;
 
 use crate::faults::Swarm;
@@ -33,21 +33,7 @@ pub struct Cost {
 /// # Errors
 /// A rule that was broken on the way.
 pub fn cost(servers: usize, feeds: Feeds, seed: u64) -> Result<Cost, Failure> {
-    let swarm = Swarm {
-        servers,
-        clients: servers,
-        rooms: 1,
-        messages: 0,
-        turmoil: Duration::ZERO,
-        faults: Vec::new(),
-        strikes: 0,
-        delay_micros: (200, 300),
-        fsync_micros: (100, 200),
-        feeds,
-        mesh: Default::default(),
-        retention: Default::default(),
-        limits: Limits::default(),
-    };
+    let swarm = Swarm { feeds, ..Swarm::calm(servers, servers) };
     let mut world = World::with(swarm, Rng::new(seed));
     world.gather()?;
     let start = world.totals();

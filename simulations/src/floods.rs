@@ -13,7 +13,9 @@ use chatty_core::rng::Rng;
 use chatty_core::session::{Code, Item};
 
 use crate::faults::Swarm;
-use crate::world::{Action, Failure, Relent, World};
+use crate::luck::Stream;
+use crate::strike::Relent;
+use crate::world::{Action, Failure, World};
 
 /// Who asks too much, or takes too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +85,7 @@ const SLOW: Duration = Duration::from_millis(1500);
 /// A rule that was broken on the way.
 pub fn run(flood: Flood, seed: u64) -> Result<Felt, Failure> {
     let mut rng = Rng::new(seed);
-    let drawn = Swarm::draw(&mut rng);
+    let drawn = Swarm::draw_first(&mut rng);
     let swarm = Swarm {
         servers: 3,
         clients: 6,
@@ -96,11 +98,11 @@ pub fn run(flood: Flood, seed: u64) -> Result<Felt, Failure> {
     };
     let mut world = World::with(swarm, rng);
     world.gather()?;
-    let slow = world.rng.below(3) as usize;
-    let lagging = world.rng.below(6) as usize;
+    let slow = world.luck.of(Stream::Strike).below(3) as usize;
+    let lagging = world.luck.of(Stream::Strike).below(6) as usize;
     match flood {
         Flood::Client | Flood::Room => {}
-        Flood::Server => world.servers[slow].slow = true,
+        Flood::Server => world.servers[slow].slow_micros = 500_000,
         Flood::SlowClient => world.cut_client(lagging),
         Flood::SlowPeer => (0..3).filter(|n| *n != slow).for_each(|n| world.block(n, slow)),
     }
@@ -115,12 +117,16 @@ pub fn run(flood: Flood, seed: u64) -> Result<Felt, Failure> {
     }
     let end = world.time + SLOW;
     world.go_to(end)?;
-    match flood {
-        Flood::Client | Flood::Room => {}
+    let over = match flood {
+        Flood::Client | Flood::Room => Ok(()),
         Flood::Server => world.relent(Relent::FastDisk(slow)),
         Flood::SlowClient => world.relent(Relent::Uncut(lagging)),
-        Flood::SlowPeer => (0..3).filter(|n| *n != slow).for_each(|n| world.unblock(n, slow)),
-    }
+        Flood::SlowPeer => {
+            (0..3).filter(|n| *n != slow).for_each(|n| world.unblock(n, slow));
+            Ok(())
+        }
+    };
+    over.map_err(|what| world.failure(what))?;
     world.settle()?;
     Ok(Felt { overflows: world.totals().0.overflows, ..world.felt })
 }

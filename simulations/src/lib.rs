@@ -4,6 +4,7 @@
 //! checked after every step, is healed, and must converge. The machines under test are the real
 //! ones: [`chatty_core::replica::Replica`] and [`chatty_core::client::Client`].
 
+pub mod command;
 pub mod disk;
 pub mod faults;
 pub mod feeds;
@@ -13,12 +14,18 @@ mod liveness;
 pub mod losing;
 pub mod maelstrom;
 pub mod model;
+mod heal;
+mod luck;
 mod network;
+pub mod page;
 mod person;
+mod record;
 pub mod scale;
+pub mod schedule;
 mod server;
 pub mod start;
 mod strike;
+pub mod tape;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +37,18 @@ use world::{Failure, Report, World};
 /// # Errors
 /// What was wrong, and when.
 pub fn run(seed: u64) -> Result<Report, Failure> {
-    caught(|| World::new(seed).run())
+    live(&mut World::new(seed))
+}
+
+/// Lives through a world. A broken invariant of the core is a failure like any other.
+///
+/// # Errors
+/// What was wrong, and when.
+pub fn live(world: &mut World) -> Result<Report, Failure> {
+    match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(result) => result,
+        Err(panic) => Err(world.failure(words(&*panic))),
+    }
 }
 
 /// Lives through something; a panic of the core is a failure like any other.
@@ -41,12 +59,16 @@ pub fn caught<T>(live: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure
     match catch_unwind(AssertUnwindSafe(live)) {
         Ok(result) => result,
         Err(panic) => {
-            let what = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                .unwrap_or_else(|| "a panic without words".into());
-            Err(Failure { what, at: chatty_core::time::Time::from_micros(0) })
+            Err(Failure { what: words(&*panic), at: chatty_core::time::Time::from_micros(0) })
         }
     }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let what = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "without words".into());
+    format!("panic: {what}")
 }

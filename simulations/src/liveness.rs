@@ -11,6 +11,7 @@ use chatty_core::id::{LinkId, Log};
 use chatty_core::time::Time;
 use chatty_core::vector::Vector;
 
+use crate::network::Way;
 use crate::world::World;
 
 /// How long a log may have too few feeds while the links to choose from stay what they are: a feed
@@ -22,6 +23,9 @@ const NEXT_FEED: Duration = Duration::from_secs(1);
 /// How long an event may be on one disk and not on another while nothing is wrong: well below the 5 s
 /// after which a digest finds what everything else forgot.
 const SPREAD_MAX: Duration = Duration::from_secs(4);
+
+/// What waited behind a bad way has come so long after it is good again.
+const CALM_AGAIN: Duration = Duration::from_secs(10);
 
 /// What has been amiss since when.
 #[derive(Debug, Default)]
@@ -38,8 +42,22 @@ impl World {
     /// # Errors
     /// What took too long.
     pub(crate) fn watch_liveness(&mut self) -> Result<(), String> {
+        if self.is_troubled() {
+            self.watch = Watch::default();
+            return Ok(());
+        }
         self.check_fed()?;
         self.check_spread()
+    }
+
+    /// Whether something makes everything late that looks well otherwise, or did a little while ago:
+    /// bad ways, slow servers, disks that run twice.
+    fn is_troubled(&self) -> bool {
+        let ways = self.ways.values().map(Way::bad_until);
+        let servers = self.servers.iter().map(|server| server.sluggish.1);
+        let until = ways.chain(servers).max().unwrap_or_default();
+        let copied = self.servers[self.swarm.servers..].iter().any(|copy| !copy.is_over());
+        copied || until > Time::default() && self.time < until + CALM_AGAIN
     }
 
     fn is_awake(&self, n: usize) -> bool {
@@ -98,10 +116,13 @@ impl World {
     }
 
     fn check_spread(&mut self) -> Result<(), String> {
-        let all = self.servers.len();
+        let all = self.swarm.servers;
         let well = (0..all).all(|n| {
             let server = &self.servers[n];
-            self.is_awake(n) && !server.slow && !server.full && self.working(n).count() == all - 1
+            self.is_awake(n)
+                && server.slow_micros == 0
+                && !server.full
+                && self.working(n).count() == all - 1
         });
         if !well {
             self.watch.owed = None;
@@ -119,7 +140,7 @@ impl World {
             self.watch.owed = Some((since, owed));
             return Ok(());
         }
-        for server in &self.servers {
+        for server in self.originals() {
             let Some(replica) = &server.replica else { continue };
             if let Some((log, upto)) =
                 owed.iter().find(|(log, upto)| replica.durable().upto(*log) < *upto)

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use chatty_core::client::{Ask, Command, Input as ClientInput};
-use chatty_core::config::{Feeds, Limits};
 use chatty_core::event::VOID;
 use chatty_core::id::{EventId, LinkId, RoomId};
 use chatty_core::io::Input;
@@ -15,6 +14,7 @@ use chatty_core::time::Key;
 
 use crate::disk::Disk;
 use crate::faults::Swarm;
+use crate::luck::Stream;
 use crate::person::room_name;
 use crate::world::{Action, Failure, World};
 
@@ -23,24 +23,10 @@ use crate::world::{Action, Failure, World};
 /// # Errors
 /// A rule that was broken on the way.
 pub fn the_only_winner_is_lost(seed: u64) -> Result<usize, Failure> {
-    let swarm = Swarm {
-        servers: 3,
-        clients: 3,
-        rooms: 1,
-        messages: 0,
-        turmoil: Duration::ZERO,
-        faults: Vec::new(),
-        strikes: 0,
-        delay_micros: (200, 300),
-        fsync_micros: (100, 200),
-        feeds: Feeds::DEFAULT,
-        mesh: Default::default(),
-        retention: Default::default(),
-        limits: Limits::default(),
-    };
-    let mut world = World::with(swarm, Rng::new(seed));
+    let mut world = World::with(Swarm::calm(3, 3), Rng::new(seed));
     world.gather()?;
-    let p = world.rng.below(world.people.len() as u64) as usize;
+    let people = world.people.len() as u64;
+    let p = world.luck.of(Stream::Strike).below(people) as usize;
     let everybody = |text: &'static str| {
         move |world: &World| world.servers.iter().all(|server| topic(&server.disk) == text)
     };
@@ -63,7 +49,7 @@ pub fn the_only_winner_is_lost(seed: u64) -> Result<usize, Failure> {
     world.go_until(Duration::from_secs(4), |_| false)?;
 
     world.kill(alone);
-    let mut rng = world.rng.clone();
+    let mut rng = world.luck.of(Stream::Strike).clone();
     loop {
         let server = &mut world.servers[alone];
         let whole = server.disk.clone();
@@ -74,7 +60,7 @@ pub fn the_only_winner_is_lost(seed: u64) -> Result<usize, Failure> {
         }
         server.disk = whole;
     }
-    world.rng = rng;
+    *world.luck.of(Stream::Strike) = rng;
     for other in (0..world.servers.len()).filter(|other| *other != alone) {
         world.unblock(alone, other);
         world.unblock(other, alone);

@@ -1,15 +1,12 @@
 //! `chatty-simulations`: many seeds, one line when all is well.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chatty_core::config::Feeds;
-use chatty_simulations::faults::{Counts, Fault};
 use chatty_simulations::model::{self, SCOPES, Scope, Size};
-use chatty_simulations::world::{Failure, World};
-use chatty_simulations::{caught, losing, run, start};
+use chatty_simulations::world::Failure;
+use chatty_simulations::{caught, losing, start};
 use clap::{Parser, Subcommand};
 
 /// chatty's core against a virtual network, disk and clock.
@@ -54,23 +51,11 @@ enum Command {
         #[arg(long)]
         seconds: Option<u64>,
     },
+    Page(chatty_simulations::command::PageCommand),
+    Replay(chatty_simulations::command::ReplayCommand),
+    Run(chatty_simulations::command::RunCommand),
     /// Measure what the broadcast costs with 3 to 1,000 servers, and what they hold in memory.
     Scale(chatty_simulations::scale::command::Command),
-    /// Run seeds; the first that breaks a rule is named with the command that repeats it.
-    Run {
-        /// How many seeds.
-        #[arg(long, default_value_t = 1000)]
-        seeds: u64,
-        /// The first seed.
-        #[arg(long, default_value_t = 1)]
-        first: u64,
-        /// Fail unless every kind of fault happened so often.
-        #[arg(long, default_value_t = 0)]
-        each_fault: u64,
-        /// Print every step (best with one seed).
-        #[arg(long)]
-        narrate: bool,
-    },
 }
 
 fn main() -> ExitCode {
@@ -92,10 +77,9 @@ fn main() -> ExitCode {
         Command::Scale(command) => command.run(),
         Command::Maelstrom(command) => command.run(),
         Command::Model { scope, large, seconds } => explore(scope.as_deref(), large, seconds),
-        Command::Run { first, narrate: true, .. } => narrate(first),
-        Command::Run { seeds, first, each_fault, narrate: false } => {
-            sweep(first, seeds, each_fault)
-        }
+        Command::Page(command) => command.run(),
+        Command::Replay(command) => command.run(),
+        Command::Run(command) => command.run(),
     }
 }
 
@@ -182,125 +166,4 @@ fn explore(scope: Option<&str>, large: bool, seconds: Option<u64>) -> ExitCode {
         }
     }
     code
-}
-
-fn narrate(first: u64) -> ExitCode {
-    let mut world = World::new(first);
-    world.narrate();
-    match world.run() {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("seed {first} failed at {:?}: {}", failure.at, failure.what);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// What all seeds did together.
-#[derive(Default)]
-struct Total {
-    seeds: u64,
-    failed: Vec<u64>,
-    steps: u64,
-    messages: u64,
-    faults: Counts,
-    settled_ms: Vec<u128>,
-}
-
-#[expect(clippy::disallowed_methods, reason = "measures the sweep itself, outside every world")]
-fn sweep(first: u64, seeds: u64, each_fault: u64) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {})); // a failed seed prints its own line
-    let began = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let (send, results) = std::sync::mpsc::channel();
-    let mut total = Total::default();
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let send = send.clone();
-            scope.spawn(move || {
-                let mut nth = thread;
-                while nth < seeds {
-                    let seed = first.wrapping_add(nth);
-                    if send.send((seed, run(seed))).is_err() {
-                        return;
-                    }
-                    nth += threads;
-                }
-            });
-        }
-        drop(send);
-        let bar = std::io::stderr().is_terminal();
-        for (seed, result) in results {
-            total.seeds += 1;
-            match result {
-                Ok(report) => {
-                    total.steps += report.steps;
-                    total.messages += report.messages;
-                    total.settled_ms.push(report.settled.as_millis());
-                    for (fault, count) in report.faults {
-                        *total.faults.entry(fault).or_insert(0) += count;
-                    }
-                }
-                Err(failure) => {
-                    if bar {
-                        eprint!("\r\x1b[K");
-                    }
-                    eprintln!(
-                        "seed {seed} FAILED after {:.6} s of its world: {}\n  repeat it: cargo run \
-                         --release -p chatty-simulations -- run --seeds 1 --first {seed}",
-                        failure.at.as_micros() as f64 / 1e6,
-                        failure.what
-                    );
-                    eprintln!("  {}", World::new(seed).swarm());
-                    total.failed.push(seed);
-                }
-            }
-            if bar && total.seeds.is_multiple_of(10) {
-                eprint!("\r{}", progress(total.seeds, seeds));
-                let _ = std::io::stderr().flush();
-            }
-        }
-        if bar {
-            eprint!("\r\x1b[K");
-        }
-    });
-    summary(&mut total, began.elapsed().as_secs_f64(), each_fault)
-}
-
-fn progress(done: u64, all: u64) -> String {
-    let filled = (done * 40 / all.max(1)) as usize;
-    format!("[{}{}] {done}/{all}", "#".repeat(filled), ".".repeat(40 - filled.min(40)))
-}
-
-fn summary(total: &mut Total, seconds: f64, each_fault: u64) -> ExitCode {
-    let counts: BTreeMap<Fault, u64> =
-        Fault::ALL.iter().map(|f| (*f, total.faults.get(f).copied().unwrap_or(0))).collect();
-    let faults: Vec<String> = counts.iter().map(|(f, n)| format!("{f:?} {n}")).collect();
-    total.settled_ms.sort_unstable();
-    let quantile = |q: usize| {
-        let at = (total.settled_ms.len().saturating_sub(1)) * q / 100;
-        total.settled_ms.get(at).copied().unwrap_or(0)
-    };
-    println!("faults: {}", faults.join(", "));
-    println!(
-        "{} messages, {} steps ({:.0} a second), {:.0} seeds a minute; healed worlds agreed after \
-         {} ms (median), {} ms (most)",
-        total.messages,
-        total.steps,
-        total.steps as f64 / seconds,
-        total.seeds as f64 * 60.0 / seconds,
-        quantile(50),
-        quantile(100)
-    );
-    println!(
-        "{} seeds passed, {} failed",
-        total.seeds - total.failed.len() as u64,
-        total.failed.len()
-    );
-    let rare: Vec<&Fault> =
-        counts.iter().filter(|(_, n)| **n < each_fault).map(|(fault, _)| fault).collect();
-    if !rare.is_empty() {
-        println!("too rare (under {each_fault}): {rare:?}");
-    }
-    if total.failed.is_empty() && rare.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chatty_core::client::Conn;
 use chatty_core::frame::{Class, Frame};
@@ -11,7 +12,31 @@ use chatty_core::io::{Input, Peer};
 use chatty_core::session::{Item, Request};
 use chatty_core::time::Time;
 
+use crate::luck::Stream;
 use crate::world::{Action, World};
+
+/// What is bad about a way between two servers, and until when.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Way {
+    /// Packets are lost, so hard.
+    pub(crate) loss: (u8, Time),
+    /// Frames take longer, so hard.
+    pub(crate) slow: (u8, Time),
+    /// Few bytes get through, so hard.
+    pub(crate) narrow: (u8, Time),
+    /// When the last byte of a narrow way leaves.
+    busy_until: Time,
+}
+
+impl Way {
+    /// Until when something is bad about it, or what waited for it is under way.
+    pub(crate) fn bad_until(&self) -> Time {
+        self.loss.1.max(self.slow.1).max(self.narrow.1).max(self.busy_until)
+    }
+}
+
+/// A lost packet is sent again after this, doubling; two round trips of a slow network.
+const RESEND_MICROS: u64 = 25_000;
 
 /// A connection between two servers.
 #[derive(Clone, Debug)]
@@ -23,7 +48,7 @@ pub(crate) struct Cable {
     came: [bool; 2],
     /// When the last frame of each class arrives at each end.
     last: [[Time; 4]; 2],
-    held: [VecDeque<(Class, Arc<Frame>, usize)>; 2],
+    held: [VecDeque<(Class, Arc<Frame>, usize, Time)>; 2],
 }
 
 /// A client's connection; its number is the server's session.
@@ -37,14 +62,51 @@ pub(crate) struct Line {
     pub(crate) up_at_client: bool,
     last_request: Time,
     last_item: Time,
-    held_items: VecDeque<(Arc<Item>, usize)>,
-    held_requests: VecDeque<Request>,
+    held_items: VecDeque<(Arc<Item>, usize, Time)>,
+    held_requests: VecDeque<(Request, Time)>,
 }
 
 impl World {
-    pub(crate) fn delay(&mut self) -> u64 {
+    /// How long something takes from one server to another.
+    fn delay(&mut self, from: usize, to: usize) -> u64 {
         let (least, jitter) = self.swarm.delay_micros;
-        least + self.rng.below(jitter)
+        let times = self.times.get(&(from, to)).copied().unwrap_or(1);
+        times * (least + self.luck.of(Stream::Way(from, to)).below(jitter))
+    }
+
+    /// How long something takes between a client and a server.
+    pub(crate) fn client_delay(&mut self, person: usize) -> u64 {
+        let (least, jitter) = self.swarm.delay_micros;
+        least + self.luck.of(Stream::Client(person)).below(jitter)
+    }
+
+    /// How much longer a frame takes on a bad way.
+    fn trouble(&mut self, from: usize, to: usize, cost: usize) -> u64 {
+        let now = self.time;
+        let Some(way) = self.ways.get_mut(&(from, to)) else { return 0 };
+        let rng = self.luck.of(Stream::Way(from, to));
+        let mut micros = 0;
+        if way.loss.1 > now {
+            // Up to 60 of 100 are lost.
+            let mut resend = RESEND_MICROS;
+            while rng.below(100) < u64::from(way.loss.0) * 6 / 10 && micros < 3_000_000 {
+                micros += resend;
+                resend *= 2;
+            }
+        }
+        if way.slow.1 > now {
+            let longer = u64::from(way.slow.0) * 2000;
+            micros += longer + rng.below(longer);
+        }
+        if way.narrow.1 > now {
+            // From 200 bytes a millisecond down to two.
+            let rate = 202 - 2 * u64::from(way.narrow.0.min(100));
+            let bytes = cost.max(40) as u64;
+            let from = way.busy_until.max(now);
+            way.busy_until = from + Duration::from_micros(1000 * bytes / rate);
+            micros += u64::try_from(way.busy_until.since(now).as_micros()).unwrap_or(u64::MAX);
+        }
+        micros
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
@@ -72,11 +134,54 @@ impl World {
                         && cable.runs == [self.servers[a].run, self.servers[b].run]
                         && cable.up == [true, true]
                 });
-                if reachable && !linked && self.rng.one_in(2) {
+                if self.servers[a].place == self.servers[b].place {
+                    continue; // a disk and its copy do not link
+                }
+                if reachable
+                    && !linked
+                    && self.luck.of(Stream::Way(a, b)).one_in(2)
+                    && self.wins(a, b)
+                    && self.wins(b, a)
+                {
                     self.connect(a, b);
                 }
             }
         }
+    }
+
+    /// The connection of a server to another run of the disk of that one.
+    fn rival(&self, at: usize, newcomer: usize, but: u64) -> Option<(u64, usize)> {
+        if self.servers.len() == self.swarm.servers {
+            return None; // nothing was ever copied
+        }
+        self.cables.iter().find_map(|(id, cable)| {
+            let side = cable.ends.iter().position(|end| *end == at)?;
+            let other = cable.ends[1 - side];
+            let is_rival = *id != but
+                && other != newcomer
+                && self.servers[other].place == self.servers[newcomer].place
+                && cable.up[side]
+                && cable.runs[side] == self.servers[at].run;
+            is_rival.then_some((*id, other))
+        })
+    }
+
+    /// Whether a server takes a connection of another although a run of the same disk may be linked:
+    /// only if that one does not answer. (The driver asks it with a ping.)
+    fn wins(&mut self, at: usize, newcomer: usize) -> bool {
+        let Some((id, other)) = self.rival(at, newcomer, 0) else { return true };
+        let answers = self.servers[other].is_alive()
+            && !self.servers[other].is_paused(self.time)
+            && !self.is_blocked(at, other)
+            && !self.is_blocked(other, at)
+            && self.cables.get(&id).is_some_and(|cable| {
+                let side = Self::side(cable, other);
+                cable.up[side] && cable.runs[side] == self.servers[other].run
+            });
+        if !answers {
+            self.tell_link(id, at, Input::LinkDown(LinkId(id)));
+        }
+        !answers
     }
 
     fn connect(&mut self, a: usize, b: usize) {
@@ -101,8 +206,8 @@ impl World {
                 held: Default::default(),
             },
         );
-        for to in [a, b] {
-            let delay = self.delay();
+        for (from, to) in [(b, a), (a, b)] {
+            let delay = self.delay(from, to);
             self.later(delay, Action::CableUp { cable: id, to });
         }
     }
@@ -117,6 +222,11 @@ impl World {
         if !alive {
             return;
         }
+        if self.rival(to, other, id).is_some() {
+            // Both runs of one disk connected at once: the first one answers, this one is refused.
+            return self.hang_up(id, to);
+        }
+        let Some(cable) = self.cables.get_mut(&id) else { return };
         (cable.up[side], cable.came[side]) = (true, true);
         let far = &self.servers[other];
         let peer = Peer {
@@ -156,7 +266,7 @@ impl World {
         let other = cable.ends[1 - side];
         cable.up[side] = false;
         if !self.is_blocked(server, other) {
-            let delay = self.delay();
+            let delay = self.delay(server, other);
             self.later(delay, Action::CableDown { cable: id, to: other });
         }
     }
@@ -169,19 +279,24 @@ impl World {
         frame: &Arc<Frame>,
         cost: usize,
     ) {
-        let delay = self.delay();
         let time = self.time;
-        let Some(cable) = self.cables.get_mut(&id) else { return };
+        let Some(cable) = self.cables.get(&id) else {
+            self.delay(from, from);
+            return;
+        };
         let side = Self::side(cable, from);
-        if !cable.up[side] {
+        let (to, up) = (cable.ends[1 - side], cable.up[side]);
+        let delay = self.delay(from, to);
+        if !up {
             return;
         }
-        let to = cable.ends[1 - side];
+        let delay = delay + self.trouble(from, to, cost);
+        let Some(cable) = self.cables.get_mut(&id) else { return };
         let nth = Class::ALL.iter().position(|c| *c == class).unwrap_or(0);
         let last = &mut cable.last[1 - side][nth];
-        *last = (*last).max(time + std::time::Duration::from_micros(delay));
+        *last = (*last).max(time + Duration::from_micros(delay));
         let at = *last;
-        self.at(at, Action::Frame { cable: id, to, class, frame: frame.clone(), cost });
+        self.at(at, Action::Frame { cable: id, to, class, frame: frame.clone(), cost, sent: time });
     }
 
     pub(crate) fn on_frame(
@@ -191,15 +306,17 @@ impl World {
         class: Class,
         frame: &Arc<Frame>,
         cost: usize,
+        sent: Time,
     ) {
         let Some(cable) = self.cables.get_mut(&id) else { return };
         let side = Self::side(cable, to);
         let from = cable.ends[1 - side];
         let waits = self.blocked.contains_key(&(from, to)) || !cable.came[side];
         if waits || !cable.held[side].is_empty() {
-            cable.held[side].push_back((class, frame.clone(), cost));
+            cable.held[side].push_back((class, frame.clone(), cost, sent));
             return;
         }
+        self.tape_frame(from, to, sent, frame);
         self.tell_link(id, from, Input::Wrote(LinkId(id), class, cost));
         self.tell_link(id, to, Input::Frame(LinkId(id), (**frame).clone()));
     }
@@ -214,6 +331,7 @@ impl World {
 
     pub(crate) fn block(&mut self, from: usize, to: usize) {
         *self.blocked.entry((from, to)).or_insert(0) += 1;
+        self.note_ways();
     }
 
     /// A way is free again: what was held arrives, in order.
@@ -224,6 +342,7 @@ impl World {
                 return;
             }
             self.blocked.remove(&(from, to));
+            self.note_ways();
         }
         let ids: Vec<u64> = self.cables.keys().copied().collect();
         for id in ids {
@@ -239,20 +358,21 @@ impl World {
     fn release_frames(&mut self, id: u64, to: usize) {
         let Some(cable) = self.cables.get_mut(&id) else { return };
         let side = Self::side(cable, to);
-        for (class, frame, cost) in std::mem::take(&mut cable.held[side]) {
-            self.at(self.time, Action::Frame { cable: id, to, class, frame, cost });
+        for (class, frame, cost, sent) in std::mem::take(&mut cable.held[side]) {
+            self.at(self.time, Action::Frame { cable: id, to, class, frame, cost, sent });
         }
     }
 
     /// A client dials.
     pub(crate) fn on_dial(&mut self, person: usize, conn: u64, server: usize) {
+        let server = self.answers_at(person, server);
         let target = &self.servers[server];
         if self.people[person].is_cut() || target.is_paused(self.time) {
             return; // nothing answers
         }
         if !target.is_alive() {
-            if self.rng.one_in(2) {
-                let delay = self.delay();
+            if self.luck.of(Stream::Client(person)).one_in(2) {
+                let delay = self.client_delay(person);
                 self.later(delay, Action::Disconnected { person, conn });
             }
             return;
@@ -276,45 +396,80 @@ impl World {
         self.connected(person, Conn(conn));
     }
 
+    /// Who answers at a server's address: it, or a copy of it that runs.
+    fn answers_at(&mut self, person: usize, server: usize) -> usize {
+        let copy = (self.swarm.servers..self.servers.len())
+            .find(|n| self.servers[*n].place == server && self.servers[*n].is_alive());
+        match copy {
+            Some(copy) if self.luck.of(Stream::Client(person)).one_in(2) => copy,
+            _ => server,
+        }
+    }
+
     pub(crate) fn line_of(&self, person: usize, conn: Conn) -> Option<u64> {
         let mut lines = self.lines.iter().rev();
         lines.find(|(_, line)| line.person == person && line.conn == conn).map(|(id, _)| *id)
     }
 
     pub(crate) fn send_request(&mut self, id: u64, request: Request) {
-        let delay = self.delay();
-        let time = self.time;
+        let person = self.lines.get(&id).map_or(0, |line| line.person);
+        let delay = self.client_delay(person);
+        let sent = self.time;
         let Some(line) = self.lines.get_mut(&id) else { return };
-        line.last_request = line.last_request.max(time + std::time::Duration::from_micros(delay));
+        line.last_request = line.last_request.max(sent + Duration::from_micros(delay));
         let at = line.last_request;
-        self.at(at, Action::Request { line: id, request });
+        self.at(at, Action::Request { line: id, request, sent });
     }
 
-    pub(crate) fn on_request(&mut self, id: u64, request: Request) {
+    pub(crate) fn on_request(&mut self, id: u64, request: Request, sent: Time) {
         let Some(line) = self.lines.get_mut(&id) else { return };
         if self.people[line.person].is_cut() || !line.held_requests.is_empty() {
-            line.held_requests.push_back(request);
+            line.held_requests.push_back((request, sent));
             return;
         }
+        let (person, server) = (line.person, line.server);
+        self.tape_request(person, server, sent, &request);
         self.session_input(id, |session| Input::Request(session, request));
     }
 
     pub(crate) fn send_item(&mut self, id: u64, item: &Arc<Item>, cost: usize) {
-        let delay = self.delay();
+        let person = self.lines.get(&id).map_or(0, |line| line.person);
+        let delay = self.client_delay(person);
         let time = self.time;
         let Some(line) = self.lines.get_mut(&id) else { return };
-        line.last_item = line.last_item.max(time + std::time::Duration::from_micros(delay));
+        let reader = &mut self.people[person];
+        if line.up_at_client
+            && matches!(**item, Item::Sent(_))
+            && let Some(strike) = reader.loses_answer.take()
+        {
+            let conn = line.conn.0;
+            self.later(0, Action::Disconnected { person, conn });
+            self.later(0, Action::SessionDown { line: id });
+            self.struck(strike);
+            return;
+        }
+        let takes = if reader.slow.1 > time { reader.slow.0 } else { 0 };
+        line.last_item = line.last_item.max(time + Duration::from_micros(delay));
+        line.last_item = line.last_item + Duration::from_micros(takes);
         let at = line.last_item;
-        self.at(at, Action::Item { line: id, item: item.clone(), cost });
+        self.at(at, Action::Item { line: id, item: item.clone(), cost, sent: time });
     }
 
-    pub(crate) fn on_item(&mut self, id: u64, item: &Arc<Item>, cost: usize) -> Result<(), String> {
+    pub(crate) fn on_item(
+        &mut self,
+        id: u64,
+        item: &Arc<Item>,
+        cost: usize,
+        sent: Time,
+    ) -> Result<(), String> {
         let Some(line) = self.lines.get_mut(&id) else { return Ok(()) };
         if self.people[line.person].is_cut() || !line.held_items.is_empty() {
-            line.held_items.push_back((item.clone(), cost));
+            line.held_items.push_back((item.clone(), cost, sent));
             return Ok(());
         }
         let (person, conn, up) = (line.person, line.conn, line.up_at_client);
+        let server = line.server;
+        self.tape_item(person, server, sent, item);
         self.session_input(id, |session| Input::Drained(session, cost));
         if up { self.told(person, conn, (**item).clone()) } else { Ok(()) }
     }
@@ -341,7 +496,8 @@ impl World {
         let Some(line) = self.lines.get_mut(&id) else { return };
         line.up_at_client = false;
         let person = line.person;
-        let delay = if self.people[person].is_cut() { 10_000_000 } else { self.delay() };
+        let cut = self.people[person].is_cut();
+        let delay = if cut { 10_000_000 } else { self.client_delay(person) };
         self.later(delay, Action::SessionDown { line: id });
     }
 
@@ -361,11 +517,11 @@ impl World {
             let Some(line) = self.lines.get_mut(&id) else { continue };
             let items = std::mem::take(&mut line.held_items);
             let requests = std::mem::take(&mut line.held_requests);
-            for (item, cost) in items {
-                self.at(self.time, Action::Item { line: id, item, cost });
+            for (item, cost, sent) in items {
+                self.at(self.time, Action::Item { line: id, item, cost, sent });
             }
-            for request in requests {
-                self.at(self.time, Action::Request { line: id, request });
+            for (request, sent) in requests {
+                self.at(self.time, Action::Request { line: id, request, sent });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A server in the world: the real core over a virtual disk, and what its driver would do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use chatty_core::time::Time;
 use chatty_core::token::TokenKey;
 
 use crate::disk::Disk;
+use crate::luck::Stream;
+use crate::schedule::Plant;
 use crate::world::{Action, World};
 
 /// How often floors are set, when not everything is kept: runs are short.
@@ -31,6 +33,8 @@ const DISK_RETRY_MICROS: u64 = 200_000;
 
 /// A server.
 pub(crate) struct Server {
+    /// Its place in the configuration; a copy of a disk has that of the original.
+    pub(crate) place: usize,
     pub(crate) slot: Slot,
     pub(crate) generation: Generation,
     pub(crate) id: ServerId,
@@ -47,11 +51,32 @@ pub(crate) struct Server {
     inbox: VecDeque<Input>,
     tick_at: Option<Time>,
     paused_until: Option<Time>,
+    /// How far its clock is off by itself, and how far faults set it off.
+    pub(crate) drift_ms: i64,
     pub(crate) skew_ms: i64,
-    pub(crate) slow: bool,
+    /// How much longer a write takes.
+    pub(crate) slow_micros: u64,
     pub(crate) full: bool,
+    /// How late its loop turns, and until when.
+    pub(crate) sluggish: (u64, Time),
+    /// The strike that ends it in its next write.
+    pub(crate) tear: Option<usize>,
+    /// Since when it is accused of an older state of its disk, as the operator reads.
+    pub(crate) accused_at: Option<Time>,
     saving: Option<(PersistToken, Arc<Batch>)>,
+    /// What the disk had before its last write: there is a disk that lies.
+    unsynced: Option<Box<Disk>>,
     cluster: Vec<ServerAddr>,
+    life: Life,
+}
+
+/// What becomes of a server that dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// It starts again.
+    Goes,
+    /// It was a copy of a disk, and is gone.
+    Over,
 }
 
 pub(crate) fn slot_of(n: usize) -> Slot {
@@ -66,6 +91,7 @@ impl Server {
     pub(crate) fn new(n: usize, all: usize, rng: &mut Rng) -> Self {
         let cluster = (0..all).map(|n| ServerAddr { name: slot_of(n), addr: addr_of(n) }).collect();
         Self {
+            place: n,
             slot: slot_of(n),
             generation: 1,
             id: ServerId::new(rng.bits128()),
@@ -79,12 +105,58 @@ impl Server {
             inbox: VecDeque::new(),
             tick_at: None,
             paused_until: None,
+            drift_ms: 0,
             skew_ms: 0,
-            slow: false,
+            slow_micros: 0,
             full: false,
+            sluggish: (0, Time::default()),
+            tear: None,
+            accused_at: None,
             saving: None,
+            unsynced: None,
             cluster,
+            life: Life::Goes,
         }
+    }
+
+    /// The same folder on another machine.
+    pub(crate) fn copy_of(original: &Self) -> Self {
+        let mut copy = Self::new(original.place, 0, &mut Rng::new(0));
+        copy.generation = original.generation;
+        copy.id = original.id;
+        copy.disk = original.disk.clone();
+        copy.last_origin = original.last_origin;
+        copy.cluster.clone_from(&original.cluster);
+        copy
+    }
+
+    /// Whether it was a copy, and is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        self.life == Life::Over
+    }
+
+    /// Ends a copy for good; gives its disk back.
+    pub(crate) fn end(&mut self) -> Disk {
+        self.life = Life::Over;
+        std::mem::take(&mut self.disk)
+    }
+
+    /// The slot had that disk.
+    pub(crate) fn had(&mut self, disk: Disk) {
+        self.lost_disks.push(disk);
+    }
+
+    /// Only the first events of the write under way are on the disk; false if nothing is written.
+    pub(crate) fn tear_write(&mut self, rng: &mut Rng) -> bool {
+        let Some((_, batch)) = self.saving.take_if(|(_, batch)| !batch.entries.is_empty()) else {
+            return false;
+        };
+        let whole = rng.below(batch.entries.len() as u64) as usize;
+        if !self.full {
+            let entries = batch.entries[..whole].to_vec();
+            self.disk.commit(&Batch { entries, ..Batch::default() });
+        }
+        true
     }
 
     pub(crate) const fn is_alive(&self) -> bool {
@@ -133,12 +205,14 @@ impl Server {
 
 impl World {
     pub(crate) fn start_server(&mut self, n: usize) {
-        if self.servers[n].is_alive() {
+        if self.servers[n].is_alive() || self.servers[n].is_over() {
             return;
         }
         let now = self.now_of(n);
-        let seed = self.rng.bits();
-        let origin = Origin::at(now.wall_ms, self.rng.bits128());
+        let rng = self.luck.of(Stream::Server(n));
+        let seed = rng.bits();
+        let origin = Origin::at(now.wall_ms, rng.bits128());
+        self.note_up(n);
         let server = &mut self.servers[n];
         #[cfg(chatty_bugs)]
         let origin = match server.last_origin {
@@ -160,7 +234,7 @@ impl World {
                 server: server.id,
                 origin,
                 prev,
-                addr: addr_of(n),
+                addr: addr_of(server.place),
             },
             servers: server.cluster.clone(),
             token_key: TokenKey::new([1; 32]),
@@ -186,8 +260,13 @@ impl World {
     }
 
     fn tick_soon(&mut self, n: usize) {
-        let at = self.time + Duration::from_micros(self.rng.below(200));
-        self.tick_by(n, at);
+        let rng = self.luck.of(Stream::Server(n));
+        let mut micros = rng.below(200);
+        let (late, until) = self.servers[n].sluggish;
+        if until > self.time {
+            micros += rng.below(late);
+        }
+        self.tick_by(n, self.time + Duration::from_micros(micros));
     }
 
     fn tick_by(&mut self, n: usize, at: Time) {
@@ -252,14 +331,19 @@ impl World {
             Output::Close(LinkId(cable), _) => self.hang_up(cable, n),
             Output::Persist(token, batch) => {
                 let (least, jitter) = self.swarm.fsync_micros;
-                let slow = if self.servers[n].slow { 500_000 } else { 0 };
-                let micros = least + slow + self.rng.below(jitter);
+                let slow = self.servers[n].slow_micros;
+                let micros = least + slow + self.luck.of(Stream::Disk(n)).below(jitter);
                 assert!(self.servers[n].saving.is_none(), "one write at a time");
+                if !batch.entries.is_empty()
+                    && let Some(strike) = self.servers[n].tear.take()
+                {
+                    self.later(micros / 2, Action::Tear { server: n, run, strike });
+                }
                 self.servers[n].saving = Some((token, batch));
                 self.later(micros, Action::Persisted { server: n, run, token });
             }
             Output::Read(token, query) => {
-                let micros = 50 + self.rng.below(3000);
+                let micros = 50 + self.luck.of(Stream::Disk(n)).below(3000);
                 self.later(micros, Action::Read { server: n, run, token, query });
             }
             Output::Deliver { sessions, item, cost } => {
@@ -332,9 +416,11 @@ impl World {
                 for line in sessions.iter().filter_map(|id| self.lines.get(&id.0)) {
                     let Some(account) = self.people[line.person].account() else { continue };
                     let identity = Identity { room: sent.room, account, mid: sent.mid };
-                    let disks =
-                        self.servers.iter().filter(|server| server.ever_had(&identity)).count();
-                    if disks <= self.servers.len() / 2 {
+                    let had = |server: &&Server| server.ever_had(&identity);
+                    let slots: BTreeSet<usize> =
+                        self.servers.iter().filter(had).map(|server| server.place).collect();
+                    let disks = slots.len();
+                    if disks <= self.swarm.servers / 2 {
                         return Err(format!(
                             "{} called a message replicated that is on {disks} disks",
                             self.servers[n].slot
@@ -360,6 +446,9 @@ impl World {
         let Some((_, batch)) = server.saving.take_if(|(saving, _)| *saving == token) else {
             return;
         };
+        if self.plant == Some(Plant::LyingDisk) {
+            server.unsynced = Some(Box::new(server.disk.clone()));
+        }
         let committed = server.disk.commit(&batch);
         self.give(n, Input::Persisted(token, committed));
     }
@@ -374,11 +463,12 @@ impl World {
 
     /// The process ends at once. A write under way happened or not; both must do.
     pub(crate) fn kill(&mut self, n: usize) {
-        let written = self.rng.one_in(2);
-        let server = &mut self.servers[n];
-        if !server.is_alive() {
+        let written = self.luck.of(Stream::Server(n)).one_in(2);
+        if !self.servers[n].is_alive() {
             return;
         }
+        self.note_down(n);
+        let server = &mut self.servers[n];
         server.replica = None;
         server.paused_until = None;
         if let Some((_, batch)) = server.saving.take()
@@ -391,6 +481,9 @@ impl World {
                 server.disk.lose_index(&batch);
             }
         }
+        if let Some(before) = server.unsynced.take() {
+            server.disk = *before;
+        }
         let run = server.run;
         let cables: Vec<(u64, usize)> = self
             .cables
@@ -401,8 +494,9 @@ impl World {
             })
             .collect();
         for (cable, to) in cables {
-            if self.rng.one_in(2) {
-                let delay = self.rng.below(500_000);
+            let rng = self.luck.of(Stream::Server(n));
+            if rng.one_in(2) {
+                let delay = rng.below(500_000);
                 self.later(delay, Action::LinkHint { cable, to });
             }
         }
@@ -416,8 +510,9 @@ impl World {
             })
             .collect();
         for (person, conn) in lines {
-            if !self.rng.one_in(4) {
-                let delay = self.rng.below(120_000);
+            let rng = self.luck.of(Stream::Server(n));
+            if !rng.one_in(4) {
+                let delay = rng.below(120_000);
                 self.later(delay, Action::ClientHint { person, conn });
             }
         }

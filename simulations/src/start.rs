@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use chatty_core::config::{Feeds, Limits};
 use chatty_core::rng::Rng;
 use chatty_core::session::ServerState;
 
@@ -15,22 +14,8 @@ use crate::world::{Action, Failure, World};
 /// # Errors
 /// The server was not ready in time, or a rule was broken on the way.
 pub fn the_only_holder_dies(seed: u64) -> Result<u64, Failure> {
-    let swarm = Swarm {
-        servers: 3,
-        clients: 6,
-        rooms: 1,
-        messages: 0,
-        turmoil: Duration::ZERO,
-        faults: Vec::new(),
-        strikes: 0,
-        // A way so long that a server hears what another holds well before it gets it.
-        delay_micros: (150_000, 1),
-        fsync_micros: (100, 200),
-        feeds: Feeds::DEFAULT,
-        mesh: Default::default(),
-        retention: Default::default(),
-        limits: Limits::default(),
-    };
+    // A way so long that a server hears what another holds well before it gets it.
+    let swarm = Swarm { delay_micros: (150_000, 1), ..Swarm::calm(3, 6) };
     let mut world = World::with(swarm, Rng::new(seed));
     world.gather()?;
     world.kill(0);

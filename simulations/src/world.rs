@@ -2,15 +2,16 @@
 //! are told, and every invariant checked after every step.
 //!
 //! `network.rs` carries frames and cuts links, `server.rs` and `person.rs` drive the real state
-//! machines of servers and clients, `strike.rs` makes the faults happen.
+//! machines of servers and clients, `strike` makes the faults happen, `heal.rs` says what must hold
+//! in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chatty_core::broadcast::Counts as BroadcastCounts;
 use chatty_core::frame::{Class, Frame};
-use chatty_core::id::{LinkId, PersistToken, ReadToken, ServerId, SessionId};
+use chatty_core::id::{AccountId, LinkId, PersistToken, ReadToken, SessionId};
 use chatty_core::io::Input;
 use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Level, Request, Target};
@@ -19,13 +20,17 @@ use chatty_core::time::{Now, Time};
 use chatty_core::vector::Vector;
 use std::sync::Arc;
 
-use crate::disk::Disk;
 use crate::faults::{Counts, Fault, Swarm};
 use crate::floods::Felt;
+use crate::history::History;
 use crate::liveness::Watch;
-use crate::network::{Cable, Line};
+use crate::luck::{Luck, Stream};
+use crate::network::{Cable, Line, Way};
 use crate::person::{Person, room_name};
+use crate::schedule::{Act, Does, Entry, Happened, Planned, Plant, Redraws, Schedule};
 use crate::server::Server;
+use crate::strike::{Plan, Relent};
+use crate::tape::Tape;
 
 /// The wall clock at the beginning of the world, unix milliseconds.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -44,7 +49,7 @@ pub(crate) enum Action {
     /// A dead server starts.
     Start { server: usize },
     /// A frame arrives.
-    Frame { cable: u64, to: usize, class: Class, frame: Arc<Frame>, cost: usize },
+    Frame { cable: u64, to: usize, class: Class, frame: Arc<Frame>, cost: usize, sent: Time },
     /// An end of a connection between servers is up.
     CableUp { cable: u64, to: usize },
     /// An end learns that the other closed it.
@@ -56,9 +61,9 @@ pub(crate) enum Action {
     /// A client's dial arrives.
     Dial { person: usize, conn: u64, server: usize },
     /// A client's request arrives.
-    Request { line: u64, request: Request },
+    Request { line: u64, request: Request, sent: Time },
     /// A server's item arrives.
-    Item { line: u64, item: Arc<Item>, cost: usize },
+    Item { line: u64, item: Arc<Item>, cost: usize, sent: Time },
     /// A client learns that its dial failed or its connection is gone.
     Disconnected { person: usize, conn: u64 },
     /// A server learns that a client's connection is gone.
@@ -67,31 +72,31 @@ pub(crate) enum Action {
     ClientHint { person: usize, conn: u64 },
     /// A client's timer.
     Timer { person: usize },
-    /// A person says or does the next thing.
-    Act { person: usize },
+    /// What a client wrote down is on its disk.
+    Kept { person: usize, life: u64, batch: u64 },
+    /// A person says or does something.
+    Act { person: usize, does: Does },
+    /// A person says or does what it draws, as in the first edition.
+    ActFirst { person: usize },
     /// A person says something in the first room.
     Say { person: usize },
-    /// A fault begins.
-    Strike(Fault),
-    /// A fault ends.
+    /// A fault begins, by its place in the plan.
+    Strike(usize),
+    /// A fault begins, aimed only now, as in the first edition.
+    LateStrike(Fault),
+    /// A server dies in the middle of a write, by that strike.
+    Tear { server: usize, run: u64, strike: usize },
+    /// A fault ends, or takes its next turn.
     Relent(Relent),
 }
 
-/// The end of a fault.
-#[derive(Clone, Debug)]
-pub(crate) enum Relent {
-    Unblock(usize, usize),
-    Resume(usize),
-    /// A server that was told to stop has.
-    End(usize),
-    MendClock(usize),
-    FastDisk(usize),
-    EmptyDisk(usize),
-    Uncut(usize),
-    /// The older state of a disk is put back.
-    RollBack(usize, ServerId, Box<Disk>),
-    /// The operator looks at a server.
-    Readmit(usize),
+/// How a world draws what is left to chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edition {
+    /// From one stream, strikes when they happen, as the seeds that once broke a rule need it.
+    First,
+    /// From many streams, by a schedule.
+    Now,
 }
 
 /// A run that broke a rule.
@@ -103,6 +108,29 @@ pub struct Failure {
     pub at: Time,
 }
 
+impl Failure {
+    /// What kind of failure it is: what was wrong, without names and numbers. Two runs that fail
+    /// for one reason say the same.
+    pub fn kind(&self) -> String {
+        let mut kind = String::new();
+        let mut quoted = false;
+        for char in self.what.chars() {
+            match char {
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                ':' | '{' | '(' | '[' if kind.len() > 8 => break,
+                '0'..='9' => {
+                    if !kind.ends_with('#') {
+                        kind.push('#');
+                    }
+                }
+                _ => kind.push(char),
+            }
+        }
+        kind.trim().to_string()
+    }
+}
+
 /// What a run that kept all rules did.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -112,8 +140,12 @@ pub struct Report {
     pub trace: u64,
     /// Faults that happened.
     pub faults: Counts,
+    /// Faults that were drawn and for which there was never anybody to strike.
+    pub missed: Counts,
     /// Messages said and replicated.
     pub messages: u64,
+    /// Operations of the history that was checked.
+    pub operations: u64,
     /// How long the healed world took to converge.
     pub settled: Duration,
 }
@@ -121,10 +153,16 @@ pub struct Report {
 /// The world.
 pub struct World {
     pub(crate) time: Time,
+    /// When all clients were in their rooms: schedules count from here.
+    pub(crate) began: Time,
     order: u64,
     queue: BTreeMap<(Time, u64), Action>,
-    pub(crate) rng: Rng,
+    luck_seed: u64,
+    pub(crate) luck: Luck,
     pub(crate) swarm: Swarm,
+    entries: Vec<Entry>,
+    pub(crate) redraws: Redraws,
+    pub(crate) plant: Option<Plant>,
     pub(crate) servers: Vec<Server>,
     pub(crate) people: Vec<Person>,
     pub(crate) cables: BTreeMap<u64, Cable>,
@@ -132,12 +170,30 @@ pub struct World {
     pub(crate) last_id: u64,
     /// Ways on which nothing arrives, and how many faults say so.
     pub(crate) blocked: BTreeMap<(usize, usize), u32>,
+    /// Ways that are bad.
+    pub(crate) ways: BTreeMap<(usize, usize), Way>,
+    /// How many times longer than the least each way takes, where it does.
+    pub(crate) times: BTreeMap<(usize, usize), u64>,
+    /// The strikes of this run.
+    pub(crate) plan: Vec<Plan>,
+    /// Those that happened.
+    pub(crate) happened: Vec<Happened>,
     pub(crate) counts: Counts,
+    /// Strikes that never happened.
+    missed: Counts,
     pub(crate) felt: Felt,
+    pub(crate) watch: Watch,
     pub(crate) turmoil: bool,
     /// The slot whose disk was lost last, and what the others held then.
     pub(crate) replaced: Option<(usize, Vector)>,
-    pub(crate) watch: Watch,
+    /// Until when a clock is off, the last one that was.
+    pub(crate) clock_off_until: Option<Time>,
+    /// Accounts whose clients died with messages that may be lost.
+    pub(crate) orphans: BTreeSet<AccountId>,
+    pub(crate) history: History,
+    /// Whether some servers cannot reach some others.
+    pub(crate) cut: bool,
+    pub(crate) tape: Option<Tape>,
     steps: u64,
     trace: DefaultHasher,
     narrate: bool,
@@ -146,36 +202,87 @@ pub struct World {
 impl World {
     /// A world of that seed.
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng);
-        Self::with(swarm, rng)
+        Self::of(&Schedule::draw(seed))
     }
 
-    /// A world with chosen faults.
-    pub fn with(swarm: Swarm, mut rng: Rng) -> Self {
-        let servers = (0..swarm.servers).map(|n| Server::new(n, swarm.servers, &mut rng)).collect();
-        let people = (0..swarm.clients).map(|n| Person::new(n, &swarm, &mut rng)).collect();
+    /// A world to which that happens.
+    pub fn of(schedule: &Schedule) -> Self {
+        let luck = Luck::many(schedule.luck);
+        let mut world = Self::build(schedule.swarm.clone(), luck, Edition::Now);
+        world.entries.clone_from(&schedule.entries);
+        world.luck_seed = schedule.luck;
+        world.redraws = schedule.redraws;
+        world.plant = schedule.plant;
+        world
+    }
+
+    /// A world of that seed as the first edition drew it: see [`Swarm::draw_first`].
+    pub fn first_edition(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let swarm = Swarm::draw_first(&mut rng);
+        Self::build(swarm, Luck::One(rng), Edition::First)
+    }
+
+    /// A world of chosen parts, in which nothing is planned.
+    pub fn with(swarm: Swarm, rng: Rng) -> Self {
+        Self::build(swarm, Luck::One(rng), Edition::First)
+    }
+
+    fn build(swarm: Swarm, mut luck: Luck, edition: Edition) -> Self {
+        let mut servers: Vec<Server> = (0..swarm.servers)
+            .map(|n| Server::new(n, swarm.servers, luck.of(Stream::Server(n))))
+            .collect();
+        let people: Vec<Person> = (0..swarm.clients)
+            .map(|n| Person::new(n, &swarm, luck.of(Stream::Client(n)), edition))
+            .collect();
+        let mut times = BTreeMap::new();
+        if edition == Edition::Now {
+            for a in 0..swarm.servers {
+                let off = luck.of(Stream::Server(a)).below(2 * swarm.clocks_ms + 1);
+                servers[a].drift_ms = off.cast_signed() - swarm.clocks_ms.cast_signed();
+                for b in 0..swarm.servers {
+                    let factor = 1 + luck.of(Stream::Way(a, b)).below(u64::from(swarm.unlike));
+                    times.insert((a, b), factor);
+                }
+            }
+        }
         let mut world = Self {
             time: Time::from_micros(0),
+            began: Time::from_micros(0),
             order: 0,
             queue: BTreeMap::new(),
-            rng,
+            luck_seed: 0,
+            luck,
             swarm,
+            entries: Vec::new(),
+            redraws: Redraws::Never,
+            plant: None,
             servers,
             people,
             cables: BTreeMap::new(),
             lines: BTreeMap::new(),
             last_id: 0,
             blocked: BTreeMap::new(),
+            ways: BTreeMap::new(),
+            times,
+            plan: Vec::new(),
+            happened: Vec::new(),
             counts: Counts::new(),
+            missed: Counts::new(),
             felt: Felt::default(),
+            watch: Watch::default(),
             turmoil: true,
             replaced: None,
-            watch: Watch::default(),
+            clock_off_until: None,
+            orphans: BTreeSet::new(),
+            history: History::default(),
+            cut: false,
+            tape: None,
             steps: 0,
             trace: DefaultHasher::new(),
             narrate: false,
         };
+        world.history = world.new_history();
         for server in 0..world.servers.len() {
             world.later(0, Action::Start { server });
         }
@@ -184,6 +291,68 @@ impl World {
             world.later(1_300_000, Action::Timer { person });
         }
         world
+    }
+
+    /// Whether it draws from many streams, as all but the first edition do.
+    pub(crate) const fn is_many(&self) -> bool {
+        matches!(self.luck, Luck::Many(_))
+    }
+
+    /// Writes down what a page shows.
+    pub fn tape(&mut self) {
+        self.tape = Some(Tape::default());
+    }
+
+    /// The schedule of what happened, without chance in it.
+    pub fn lived(&self) -> Schedule {
+        let mut entries: Vec<Entry> =
+            self.entries.iter().filter(|e| matches!(e.what, Planned::Act(_))).cloned().collect();
+        entries.extend(self.happened.iter().map(|happened| Entry {
+            at: happened.planned,
+            what: Planned::Strike(happened.strike.clone()),
+        }));
+        entries.sort_by_key(|entry| entry.at);
+        Schedule {
+            swarm: self.swarm.clone(),
+            luck: self.luck_seed,
+            entries,
+            redraws: Redraws::Never,
+            plant: self.plant,
+        }
+    }
+
+    /// The moment.
+    pub const fn now(&self) -> Time {
+        self.time
+    }
+
+    /// When all clients were in their rooms.
+    pub const fn began(&self) -> Time {
+        self.began
+    }
+
+    /// The servers and copies of servers, and whether each came later.
+    pub(crate) fn server_names(&self) -> Vec<(String, bool)> {
+        let name = |(n, server): (usize, &Server)| {
+            let is_copy = n >= self.swarm.servers;
+            (format!("{}{}", server.slot, if is_copy { " (copy)" } else { "" }), is_copy)
+        };
+        self.servers.iter().enumerate().map(name).collect()
+    }
+
+    /// The clients.
+    pub(crate) fn client_names(&self) -> impl Iterator<Item = String> + use<> {
+        (0..self.people.len()).map(|n| format!("person{n}"))
+    }
+
+    /// What happened to servers and clients.
+    pub fn happened(&self) -> &[Happened] {
+        &self.happened
+    }
+
+    /// The history so far.
+    pub const fn history(&self) -> &History {
+        &self.history
     }
 
     /// Prints every step on standard error.
@@ -212,7 +381,7 @@ impl World {
 
     /// The moment as a server's clocks tell it.
     pub(crate) fn now_of(&self, server: usize) -> Now {
-        let skew = self.servers[server].skew_ms;
+        let skew = self.servers[server].skew_ms + self.servers[server].drift_ms;
         let wall = EPOCH_MS + self.time.as_micros() / 1000;
         Now { time: self.time, wall_ms: wall.saturating_add_signed(skew) }
     }
@@ -221,17 +390,25 @@ impl World {
     ///
     /// # Errors
     /// The first rule that was broken.
-    pub fn run(mut self) -> Result<Report, Failure> {
+    pub fn run(&mut self) -> Result<Report, Failure> {
         self.gather()?;
-        self.plan_turmoil();
+        self.began = self.time;
+        if self.is_many() {
+            self.plan_turmoil()
+        } else {
+            self.plan_first()
+        }
         let end = self.time + self.swarm.turmoil;
         self.go_to(end)?;
         let settled = self.settle()?;
+        self.check_history().map_err(|what| self.failure(what))?;
         Ok(Report {
             steps: self.steps,
             trace: self.trace.finish(),
-            faults: std::mem::take(&mut self.counts),
+            faults: self.counts.clone(),
+            missed: self.missed.clone(),
             messages: self.felt.messages,
+            operations: self.history.ops.len() as u64,
             settled,
         })
     }
@@ -264,7 +441,7 @@ impl World {
         let step = u64::try_from(span.as_micros()).unwrap_or(u64::MAX) / things.max(1) as u64;
         for nth in 0..things {
             let person = nth % self.people.len();
-            self.later(nth as u64 * step, Action::Act { person });
+            self.later(nth as u64 * step, Action::ActFirst { person });
         }
         let end = self.time + span + Duration::from_secs(1);
         self.go_to(end)
@@ -292,17 +469,54 @@ impl World {
     }
 
     fn plan_turmoil(&mut self) {
+        for Entry { at, what } in std::mem::take(&mut self.entries) {
+            let then = self.began + at;
+            match &what {
+                Planned::Strike(strike) => self.plan(then, strike.clone()),
+                Planned::Act(Act { client, does }) => {
+                    if *client < self.people.len() {
+                        self.at(then, Action::Act { person: *client, does: does.clone() });
+                    }
+                }
+            }
+            self.entries.push(Entry { at, what });
+        }
+    }
+
+    fn plan_first(&mut self) {
         let span = u64::try_from(self.swarm.turmoil.as_micros()).unwrap_or(u64::MAX);
         for _ in 0..self.swarm.strikes {
-            let fault = self.swarm.faults[self.rng.below(self.swarm.faults.len() as u64) as usize];
-            let at = self.rng.below(span);
-            self.later(at, Action::Strike(fault));
+            let rng = self.luck.of(Stream::Strike);
+            let (fault, _) = self.swarm.faults[rng.below(self.swarm.faults.len() as u64) as usize];
+            let at = rng.below(span);
+            self.later(at, Action::LateStrike(fault));
         }
         for _ in 0..self.swarm.messages {
-            let person = self.rng.below(self.people.len() as u64) as usize;
-            let at = self.rng.below(span);
-            self.later(at, Action::Act { person });
+            let rng = self.luck.of(Stream::Strike);
+            let person = rng.below(self.people.len() as u64) as usize;
+            let at = rng.below(span);
+            self.later(at, Action::ActFirst { person });
         }
+    }
+
+    /// No fault begins any more; those under way end by themselves within seconds.
+    fn heal(&mut self) {
+        self.turmoil = false;
+        self.servers.iter_mut().for_each(|server| server.tear = None);
+        self.people.iter_mut().for_each(|person| person.loses_answer = None);
+        let mut missed = Counts::new();
+        for Entry { what, .. } in &self.entries {
+            if let Planned::Strike(strike) = what {
+                *missed.entry(strike.fault).or_insert(0) += 1;
+            }
+        }
+        for (fault, count) in &self.counts {
+            if let Some(drawn) = missed.get_mut(fault) {
+                *drawn -= *count;
+            }
+        }
+        missed.retain(|_, count| *count > 0);
+        self.missed = missed;
     }
 
     /// Steps until something holds, looked at every 50 ms of the world; false if it never does.
@@ -344,7 +558,7 @@ impl World {
         match action {
             Action::Frame { cable, to, frame, .. } => (cable, to, frame).hash(&mut self.trace),
             Action::Item { line, item, .. } => (line, item).hash(&mut self.trace),
-            Action::Request { line, request } => (line, request).hash(&mut self.trace),
+            Action::Request { line, request, .. } => (line, request).hash(&mut self.trace),
             _ => {}
         }
         if self.narrate && !matches!(action, Action::Tick { .. } | Action::Redial) {
@@ -358,29 +572,38 @@ impl World {
             Action::Persisted { server, run, token } => self.on_persisted(server, run, token),
             Action::Read { server, run, token, query } => self.on_read(server, run, token, &query),
             Action::Start { server } => self.start_server(server),
-            Action::Frame { cable, to, class, frame, cost } => {
-                self.on_frame(cable, to, class, &frame, cost);
+            Action::Frame { cable, to, class, frame, cost, sent } => {
+                self.on_frame(cable, to, class, &frame, cost, sent);
             }
             Action::CableUp { cable, to } => self.on_cable_up(cable, to),
             Action::CableDown { cable, to } => self.on_cable_down(cable, to),
             Action::LinkHint { cable, to } => self.tell_link(cable, to, Input::Hint(LinkId(cable))),
             Action::Redial => {
                 self.redial();
+                if self.is_many() {
+                    self.operate();
+                }
                 return self.watch_liveness();
             }
             Action::Dial { person, conn, server } => self.on_dial(person, conn, server),
-            Action::Request { line, request } => self.on_request(line, request),
-            Action::Item { line, item, cost } => return self.on_item(line, &item, cost),
+            Action::Request { line, request, sent } => self.on_request(line, request, sent),
+            Action::Item { line, item, cost, sent } => {
+                return self.on_item(line, &item, cost, sent);
+            }
             Action::Disconnected { person, conn } => return self.on_disconnected(person, conn),
             Action::SessionDown { line } => self.on_session_down(line),
             Action::ClientHint { person, conn } => return self.on_client_hint(person, conn),
             Action::Timer { person } => return self.on_timer(person),
-            Action::Act { person } => return self.act(person),
+            Action::Kept { person, life, batch } => return self.on_kept(person, life, batch),
+            Action::Act { person, does } => return self.act(person, &does),
+            Action::ActFirst { person } => return self.act_first(person),
             Action::Say { person } => {
                 return self.say(person, Target::Room(room_name(0)), Level::Replicated);
             }
-            Action::Strike(fault) => self.strike(fault),
-            Action::Relent(relent) => self.relent(relent),
+            Action::Strike(nth) => self.on_strike(nth),
+            Action::LateStrike(fault) => self.on_late_strike(fault),
+            Action::Tear { server, run, strike } => self.on_tear(server, run, strike),
+            Action::Relent(relent) => return self.relent(relent),
         }
         Ok(())
     }

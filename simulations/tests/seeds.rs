@@ -1,8 +1,14 @@
-//! Seeds as tests: determinism, and every history that once broke a rule.
+//! Seeds and schedules as tests: determinism, and every history that once broke a rule.
 
-use chatty_simulations::{feeds, run};
+use std::path::PathBuf;
 
-/// Each of these broke a rule once; what was wrong then is beside it.
+use chatty_simulations::schedule::text::Written;
+use chatty_simulations::schedule::{Redraws, Schedule};
+use chatty_simulations::world::World;
+use chatty_simulations::{feeds, live, run};
+
+/// Each of these broke a rule once; what was wrong then is beside it. They are seeds of the first
+/// edition: see `Swarm::draw_first`. What is found since is in `simulations/schedules`.
 const ONCE_BROKEN: &[(u64, &str)] = &[
     (1266, "equal digests did not count what a disk holds: never replicated"),
     (1167, "the same, after a blip of all links"),
@@ -23,10 +29,29 @@ const ONCE_BROKEN: &[(u64, &str)] = &[
 #[test]
 fn histories_that_once_broke_a_rule_keep_all_of_them() {
     for (seed, why) in ONCE_BROKEN {
-        if let Err(failure) = run(*seed) {
+        if let Err(failure) = live(&mut World::first_edition(*seed)) {
             panic!("seed {seed} ({why}): {} at {:?}", failure.what, failure.at);
         }
     }
+}
+
+/// What a schedule says of itself is so: the kept ones broke a rule once, and do not any more.
+#[test]
+fn schedules_that_once_broke_a_rule_keep_all_of_them() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schedules");
+    let files = std::fs::read_dir(folder).expect("the folder of schedules");
+    let mut replayed = 0;
+    for file in files {
+        let path = file.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a schedule");
+        let written = Written::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(written.fails, None, "{}: a kept schedule is mended", path.display());
+        if let Err(failure) = live(&mut World::of(&written.schedule)) {
+            panic!("{} ({}): {} at {:?}", path.display(), written.why, failure.what, failure.at);
+        }
+        replayed += 1;
+    }
+    assert!(replayed > 0, "there are schedules");
 }
 
 #[test]
@@ -42,6 +67,38 @@ fn one_seed_has_one_trace() {
 fn two_seeds_have_two_traces() {
     let trace = |seed| run(seed).map(|report| report.trace).ok();
     assert_ne!(trace(1), trace(2));
+}
+
+/// What happened in a run is a schedule without chance, which makes it happen again.
+#[test]
+fn what_was_lived_is_lived_again_by_its_schedule() {
+    let mut redrawn = 0;
+    for seed in 1..=20 {
+        let mut world = World::new(seed);
+        let report = live(&mut world).expect("a good seed");
+        let lived = world.lived();
+        assert_eq!(lived.redraws, Redraws::Never);
+        let written = Written { schedule: lived, why: String::new(), fails: None };
+        let read = Written::parse(&written.write()).expect("a file of our own").schedule;
+        let again = live(&mut World::of(&read)).expect("the same run");
+        assert_eq!(again.faults, report.faults, "seed {seed}");
+        assert_eq!(again.messages, report.messages, "seed {seed}");
+        redrawn += usize::from(read.entries != Schedule::draw(seed).entries);
+    }
+    assert!(redrawn > 0, "some strike was drawn again");
+}
+
+/// Everything that was drawn happened, or is counted as what could not.
+#[test]
+fn every_strike_happened_or_is_counted() {
+    for seed in 1..=40 {
+        let drawn = Schedule::draw(seed).strikes() as u64;
+        let report = run(seed).expect("a good seed");
+        let happened: u64 = report.faults.values().sum();
+        let missed: u64 = report.missed.values().sum();
+        assert_eq!(happened + missed, drawn, "seed {seed}");
+        assert!(happened > 0, "seed {seed} struck nobody");
+    }
 }
 
 /// The formulas of the broadcast: (N-1)² copies at most when nothing is pruned, `feeds`·(N-1) at

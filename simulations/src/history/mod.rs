@@ -45,6 +45,45 @@ pub struct History {
     pub ops: Vec<Op>,
 }
 
+impl History {
+    /// Takes out what is told of messages that rooms do not keep any more, by their floors in unix
+    /// milliseconds: nothing is promised of them.
+    pub fn forget_below(&mut self, floors: &std::collections::BTreeMap<RoomId, u64>) {
+        let keeps =
+            |room: &RoomId, mid: Mid| floors.get(room).is_none_or(|floor| mid.unix_ms() > *floor);
+        let mut gone: BTreeSet<(Session, u64)> = BTreeSet::new();
+        let mut rooms = std::collections::BTreeMap::new();
+        for op in &self.ops {
+            match &op.what {
+                What::Client(session, Did::Sent { ticket, room }) => {
+                    rooms.insert((*session, *ticket), *room);
+                }
+                What::Client(session, Did::Answered { ticket, mid, .. })
+                    if rooms.get(&(*session, *ticket)).is_some_and(|room| !keeps(room, *mid)) =>
+                {
+                    gone.insert((*session, *ticket));
+                }
+                _ => {}
+            }
+        }
+        self.ops.retain_mut(|op| match &mut op.what {
+            What::Client(_, Did::Saw { room, line, .. }) => keeps(room, line.mid),
+            What::Client(
+                session,
+                Did::Sent { ticket, .. }
+                | Did::Answered { ticket, .. }
+                | Did::Refused { ticket, .. }
+                | Did::Doubted { ticket, .. },
+            ) => !gone.contains(&(*session, *ticket)),
+            What::Client(_, Did::Read { room, lines, .. }) | What::Final(_, room, lines) => {
+                lines.retain(|line| keeps(room, line.mid));
+                true
+            }
+            _ => true,
+        });
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {

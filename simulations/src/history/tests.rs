@@ -136,6 +136,18 @@ fn a_good_history_breaks_nothing() {
 }
 
 #[test]
+fn what_a_room_does_not_keep_is_not_missed() {
+    let mut history = with(END, all_read(&[line(3)]));
+    assert!(!check(&history).is_empty(), "two messages are gone");
+    let floor = |ms| [(ROOM, ms)].into();
+    history.forget_below(&floor(u64::MAX));
+    assert_eq!(check(&history), [], "none is to be kept");
+    let mut history = with(END, all_read(&[line(3)]));
+    history.forget_below(&floor(0));
+    assert_eq!(check(&history), [], "the ids of these are of the year 1970: below any floor");
+}
+
+#[test]
 fn an_acknowledged_message_that_a_server_does_not_have_is_lost() {
     let both = |level| vec![sent(EVE, 9), answered(EVE, 9, level)];
     breaks(Rule::Lost, "acknowledged as replicated", 15, both(Level::Replicated));
@@ -198,6 +210,13 @@ fn a_line_that_moves_down_the_timeline_is_out_of_order() {
 }
 
 #[test]
+fn a_line_of_a_lost_disk_stands_where_its_sender_repeated_it() {
+    let earlier = || saw(BOB, line_at(3, key_of(5, 2)));
+    keeps_all(21, vec![earlier(), What::DiskLost(1)]);
+    breaks(Rule::Reordered, "bob saw", 21, vec![What::DiskLost(1), earlier()]);
+}
+
+#[test]
 fn a_line_may_move_up_to_another_event_of_its_id() {
     keeps_all(21, vec![saw(EVE, line_at(3, key_of(35, 2)))]);
 }
@@ -256,6 +275,19 @@ fn a_message_above_what_its_writer_had_seen_does_not_follow_its_reads() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].rule, Rule::WritesFollowReads);
     assert!(found[0].what.contains("ann said message 3"), "{}", found[0]);
+}
+
+#[test]
+fn what_the_attach_called_stale_need_not_be_followed() {
+    let fourth = Shown { account: AccountId::new(102), ..line(4) };
+    let moves = |lacks: u128| {
+        let stale = BTreeSet::from([Origin::new(lacks)]);
+        let moved = Did::Attached { account: AccountId::new(100), server: 1, stale };
+        let after = vec![read(ANN, 16_500, &[line(1), line(2), fourth]), did(ANN, moved)];
+        check(&eve_said_and_then(Level::Stored, vec![], after))
+    };
+    assert_eq!(moves(1), [], "the log of what it read is stale");
+    assert_eq!(moves(2).len(), 1, "another log is");
 }
 
 /// The good history, in which Eve says a fourth message during the cut, with more put in before it.

@@ -13,6 +13,15 @@ pub(super) fn seconds(at: Time) -> String {
     format!("{}.{:06} s", micros / 1_000_000, micros % 1_000_000)
 }
 
+/// What a session did or heard, as words.
+struct Words<'a>(&'a History, &'a Did);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_did(f, self.1)
+    }
+}
+
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Op { at, what } in &self.ops {
@@ -30,6 +39,11 @@ impl History {
 
     fn room_name(&self, room: chatty_core::id::RoomId) -> String {
         self.rooms.get(&room).cloned().unwrap_or_else(|| room.to_string())
+    }
+
+    /// What a session did or heard, in words.
+    pub fn words(&self, did: &Did) -> String {
+        Words(self, did).to_string().trim_end().to_string()
     }
 
     fn write_what(&self, f: &mut fmt::Formatter<'_>, what: &What) -> fmt::Result {

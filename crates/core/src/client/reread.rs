@@ -12,8 +12,9 @@ use crate::session::{History, Line, PAGE_LINES_MAX, Page, Target};
 use crate::time::{Key, Time};
 use crate::vector::Vector;
 
-use super::Client;
 use super::io::ClientEvent;
+use super::session::Stream;
+use super::{Client, Phase};
 
 /// Pages of one room read again, at most (50,000 lines, some 15 MiB); more are left to `history`.
 const PAGES_MAX: u32 = 100;
@@ -161,6 +162,11 @@ impl Client {
             self.base.join(&held);
             self.cursor.join(&held);
             self.rooms.covered();
+            // The token that was held ended the replay. Without this, lines shown from here to the
+            // next token would prove nothing, and the next server would not know that it lacks them.
+            if let Phase::Attached(session) = &mut self.phase {
+                session.stream = Stream::Live;
+            }
         }
     }
 }

@@ -749,6 +749,26 @@ fn a_gap_is_read_again_and_the_cursor_waits_for_it() {
 }
 
 #[test]
+fn a_line_after_a_gap_at_the_attach_proves_itself_although_the_first_token_waited_for_it() {
+    let (mut client, conn) = attached();
+    open_lobby(&mut client, conn, vec![]);
+    let room = RoomId::public("lobby");
+    client.handle(at(3), Input::Item(conn, Item::Gap(Gap { room, since: Key::MIN, with: None })));
+    client.handle(at(3), Input::Item(conn, token(&[(1, 5)])));
+    let request = drain(&mut client).into_iter().find_map(|output| match output {
+        Output::Request(_, Request::History(history)) => Some(history.request),
+        _ => None,
+    });
+    let request = request.expect("the room is read again");
+    let lines = vec![line(1, 5, 0, "missed")];
+    let page = Page { request, lines, more: false, complete: true, unreachable: vec![] };
+    client.handle(at(4), Input::Item(conn, Item::Page(page)));
+    assert_eq!(client.cursor().upto(Log::of(Origin::new(1))), 5);
+    client.handle(at(5), Input::Item(conn, shown(&line(1, 6, 1, "live"))));
+    assert_eq!(client.cursor().upto(Log::of(Origin::new(1))), 6, "the next server must have it");
+}
+
+#[test]
 fn a_kicked_session_stays_out_across_a_fail_over() {
     let (mut client, conn) = attached();
     open_lobby(&mut client, conn, vec![]);

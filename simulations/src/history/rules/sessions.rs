@@ -7,7 +7,7 @@ use chatty_core::id::{AccountId, Origin, RoomId};
 use chatty_core::time::{Key, Time};
 
 use super::Found;
-use crate::history::facts::Facts;
+use crate::history::facts::{Facts, Sent};
 use crate::history::write::seconds;
 use crate::history::{Did, Op, Rule, Session, Shown, What};
 
@@ -17,14 +17,15 @@ struct Known {
     /// Messages it was answered, or shown: their keys as far as it was told, and since when.
     wrote: BTreeMap<Identity, (BTreeSet<Key>, Time)>,
     saw: BTreeMap<Identity, (BTreeSet<Key>, Time)>,
-    /// The highest key of all these, and of which message.
-    highest: Option<(Key, Identity)>,
+    /// The highest key of all these of each log, and of which message.
+    highest: BTreeMap<Origin, (Key, Identity)>,
 }
 
 impl Known {
     fn raise(&mut self, key: Key, identity: Identity) {
-        if self.highest.is_none_or(|(highest, _)| highest < key) {
-            self.highest = Some((key, identity));
+        let highest = self.highest.entry(key.origin).or_insert((key, identity));
+        if highest.0 < key {
+            *highest = (key, identity);
         }
     }
 
@@ -149,7 +150,7 @@ fn missing_on(
 
 pub(super) fn writes_follow_reads(facts: &Facts<'_>, found: &mut Found) {
     let mut known: BTreeMap<(Session, RoomId), Known> = BTreeMap::new();
-    for Op { at, what } in &facts.history.ops {
+    for (index, Op { at, what }) in facts.history.ops.iter().enumerate() {
         let What::Client(session, did) = what else { continue };
         match did {
             Did::Read { room, lines, .. } => {
@@ -160,9 +161,11 @@ pub(super) fn writes_follow_reads(facts: &Facts<'_>, found: &mut Found) {
             }
             Did::Sent { ticket, room } => {
                 let Some(sent) = facts.sent.get(&(*session, *ticket)) else { continue };
-                let Some((highest, before)) =
-                    known.get(&(*session, *room)).and_then(|known| known.highest)
-                else {
+                let Some(known) = known.get(&(*session, *room)) else { continue };
+                let stale = stale_meanwhile(facts, *session, index, sent);
+                let counts = |(origin, _): &(&Origin, &(Key, Identity))| !stale.contains(origin);
+                let highest = known.highest.iter().filter(counts).map(|(_, highest)| *highest);
+                let Some((highest, before)) = highest.max_by_key(|(key, _)| *key) else {
                     continue;
                 };
                 let place = sent.identity().and_then(|identity| facts.places.get(&identity));
@@ -182,6 +185,29 @@ pub(super) fn writes_follow_reads(facts: &Facts<'_>, found: &mut Found) {
             did => learn(facts, &mut known, *session, *at, did),
         }
     }
+}
+
+/// The logs that any server lacked that may have taken a message: as the attach before it said, and
+/// those until its last answer.
+fn stale_meanwhile(
+    facts: &Facts<'_>,
+    session: Session,
+    said: usize,
+    sent: &Sent,
+) -> BTreeSet<Origin> {
+    let until = sent.answers.last().map_or(usize::MAX, |answer| answer.index);
+    let mut stale = BTreeSet::new();
+    for (index, op) in facts.history.ops.iter().enumerate().take_while(|(n, _)| *n < until) {
+        if let What::Client(who, Did::Attached { stale: lacks, .. }) = &op.what
+            && *who == session
+        {
+            if index < said {
+                stale.clear();
+            }
+            stale.extend(lacks.iter().copied());
+        }
+    }
+    stale
 }
 
 /// When somebody was put out of a room, or came in again.

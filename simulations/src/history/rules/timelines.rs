@@ -52,7 +52,9 @@ pub(super) fn reordered(facts: &Facts<'_>, found: &mut Found) {
 /// Why a line may not have gone to where it is in the end.
 fn moved(facts: &Facts<'_>, sight: &Sight, identity: &Identity) -> Option<String> {
     let (seen, place) = (sight.line.key, facts.places.get(identity)?.key);
-    if place > seen {
+    // The event may be gone with the disk of the only server that had it; its sender repeated it.
+    let is_gone = sight.server.is_some_and(|of| facts.is_disk_lost_after(of, sight.index));
+    if place > seen && !is_gone {
         return Some(format!("in the end it stands after that, at {place}"));
     }
     // One log holds an id once: only another log's event can take its place.
