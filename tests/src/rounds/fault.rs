@@ -124,8 +124,15 @@ impl Fault {
         }
         let (first, second) = (self.min(other), self.max(other));
         match (first.takes(), second.takes()) {
-            // A drain waits for every disk, and a narrow cable may carry less than is said.
-            _ if (first, second) == (Self::RollingRestart, Self::Narrow) => false,
+            // A narrow cable may carry less than is said: a drain, which waits for every disk, does not
+            // end, and who cannot hear the original takes its copy for the original started again.
+            _ if matches!(
+                (first, second),
+                (Self::RollingRestart, Self::Narrow) | (Self::Narrow, Self::Copy)
+            ) =>
+            {
+                false
+            }
             (Takes::Packets, _) | (_, Takes::Packets) => true,
             (Takes::NothingAmongAll, _) | (_, Takes::NothingAmongAll) => false,
             // Cut off or dead, nobody tells an old disk that it is old.
