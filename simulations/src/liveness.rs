@@ -26,6 +26,8 @@ const SPREAD_MAX: Duration = Duration::from_secs(4);
 
 /// What waited behind a bad way has come so long after it is good again.
 const CALM_AGAIN: Duration = Duration::from_secs(10);
+/// In larger worlds it would take longer to look than to live.
+const WATCHED_SERVERS_MAX: usize = 8;
 
 /// What has been amiss since when.
 #[derive(Debug, Default)]
@@ -42,6 +44,9 @@ impl World {
     /// # Errors
     /// What took too long.
     pub(crate) fn watch_liveness(&mut self) -> Result<(), String> {
+        if !self.is_watched() {
+            return Ok(());
+        }
         if self.is_troubled() {
             self.watch = Watch::default();
             return Ok(());
@@ -58,6 +63,11 @@ impl World {
         let until = ways.chain(servers).max().unwrap_or_default();
         let copied = self.servers[self.swarm.servers..].iter().any(|copy| !copy.is_over());
         copied || until > Time::default() && self.time < until + CALM_AGAIN
+    }
+
+    /// Whether it is small enough to be looked at all the time.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.servers.len() <= WATCHED_SERVERS_MAX
     }
 
     fn is_awake(&self, n: usize) -> bool {

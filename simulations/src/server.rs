@@ -304,6 +304,9 @@ impl World {
             outputs.push(output);
         }
         replica.assert_invariants();
+        if self.is_watched() {
+            replica.broadcast().assert_asks();
+        }
         self.felt.full += u64::from(replica.broadcast().is_full());
         self.felt.unsaved = self.felt.unsaved.max(replica.broadcast().unsaved_bytes());
         self.check_beliefs(n, &replica)?;

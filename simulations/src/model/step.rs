@@ -325,6 +325,7 @@ impl Cluster {
             self.perform(scope, n, run, output);
         }
         run.broadcast.assert_invariants();
+        run.broadcast.assert_asks();
         run.broadcast.forget_time();
         self.servers[n].run = Some(held);
         self.servers[n].set_print();

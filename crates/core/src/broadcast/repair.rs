@@ -338,7 +338,7 @@ impl Broadcast {
         lacking.fold(0, u64::saturating_add)
     }
 
-    fn lacking(&self, log: Log, upto: u64) -> u64 {
+    pub(super) fn lacking(&self, log: Log, upto: u64) -> u64 {
         let held = self.logs.get(&log).filter(|state| !state.forked);
         held.map_or(0, |state| upto.saturating_sub(state.held()))
     }
