@@ -41,7 +41,7 @@ struct Cli {
     /// Only the K-th of N equal parts: every N-th mutant.
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Try again what was missed.
+    /// Try again what was missed, too.
     #[arg(long)]
     missed: bool,
     /// Try again all, whatever is kept.
@@ -92,7 +92,7 @@ fn run(cli: &Cli) -> Result<(), String> {
             .filter(|m| cli.file.is_empty() || cli.file.iter().any(|f| m.file.contains(f)))
             .filter(|mutant| mutant.id % n == k)
             .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
-                None => !cli.missed,
+                None => true,
                 Some(Verdict::Missed) => cli.missed || cli.again,
                 Some(_) => cli.again,
             })
