@@ -48,8 +48,11 @@ pub(crate) struct Cable {
     came: [bool; 2],
     /// When the last frame of each class arrives at each end.
     last: [[Time; 4]; 2],
-    held: [VecDeque<(Class, Arc<Frame>, usize, Time)>; 2],
+    held: [VecDeque<Held>; 2],
 }
+
+/// What waits for an end to come up: the frame, what it counts for, and when it arrives.
+type Held = (Class, Arc<Frame>, usize, Time);
 
 /// A client's connection; its number is the server's session.
 #[derive(Clone, Debug)]

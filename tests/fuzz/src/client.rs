@@ -47,7 +47,7 @@ pub(crate) fn run(bytes: &[u8]) {
         nick: Some("ann".into()),
         direct: Direct::Take,
         remembered: 4,
-        journal: (input.byte() % 2 == 0).then(Journal::default),
+        journal: input.byte().is_multiple_of(2).then(Journal::default),
         ..Config::default()
     };
     let mut world = World {
@@ -137,12 +137,12 @@ impl World {
     }
 
     fn mid(&self, input: &mut Input<'_>) -> Mid {
-        let sends = self.asked.iter().rev().filter_map(|request| match request {
+        let mut sends = self.asked.iter().rev().filter_map(|request| match request {
             Request::Send(send) => Some(send.mid),
             _ => None,
         });
         let nth = input.below(4);
-        sends.skip(nth).next().unwrap_or(Mid::at(input.number(CLOCK_MS), 1))
+        sends.nth(nth).unwrap_or(Mid::at(input.number(CLOCK_MS), 1))
     }
 
     fn line(&self, input: &mut Input<'_>) -> Line {
@@ -156,7 +156,7 @@ impl World {
             room: room(input),
             actor: AccountId::new(u128::from(input.byte() % 3)),
             mid: self.mid(input),
-            kind: if input.byte() % 4 == 0 { input.byte().into() } else { body.kind() },
+            kind: if input.byte().is_multiple_of(4) { input.byte().into() } else { body.kind() },
             body: body.encode(),
         };
         Line { origin: key.origin, event: Arc::new(event) }
@@ -173,14 +173,14 @@ impl World {
                 key: key(input),
                 level: input.one(&[Level::Stored, Level::Replicated]),
                 replicas: 2,
-                to: (input.byte() % 2 == 0).then_some(AccountId::new(2)),
+                to: input.byte().is_multiple_of(2).then_some(AccountId::new(2)),
             }),
             3 => {
                 let mids = vec![(self.mid(input), input.byte().into())];
                 Item::Replicated(Replicated { mids })
             }
             4..=6 => {
-                let (line, late) = (self.line(input), input.byte() % 2 == 0);
+                let (line, late) = (self.line(input), input.byte().is_multiple_of(2));
                 Item::Event(Shown { line, late })
             }
             7 => {
@@ -210,7 +210,7 @@ impl World {
             _ => Item::Page(Page {
                 request,
                 lines: lines(input),
-                more: input.byte() % 2 == 0,
+                more: input.byte().is_multiple_of(2),
                 complete: true,
                 unreachable: Vec::new(),
             }),
@@ -253,7 +253,7 @@ impl World {
                 }
                 Output::Keep(nth, notes) => {
                     self.kept = nth;
-                    assert!(notes.iter().count() < 10_000);
+                    assert!(notes.len() < 10_000);
                 }
                 Output::Emit(_) => {}
             }

@@ -155,7 +155,7 @@ pub(crate) fn files(bytes: &[u8]) {
         let mut content = fs::read(&file).unwrap_or_default();
         // Journals are mostly empty: near the beginning, or anywhere.
         let at = u32::from_be_bytes([0, input.byte(), input.byte(), input.byte()]) as usize;
-        let at = if at % 2 == 0 { at / 2 % 16_384 } else { at };
+        let at = if at.is_multiple_of(2) { at / 2 % 16_384 } else { at };
         match input.byte() % 4 {
             0 => content.truncate(at),
             1 => {

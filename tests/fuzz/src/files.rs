@@ -81,7 +81,8 @@ pub(crate) fn client_files(bytes: &[u8]) {
     let cluster = Cluster::parse_url(&url).expect("a cluster");
     let mut input = Input::new(bytes);
     // As it is, or behind a sound beginning: a fuzzer finds no checksum.
-    let mut file = if input.byte() % 2 == 0 { outbox::empty(&cluster) } else { Vec::new() };
+    let mut file =
+        if input.byte().is_multiple_of(2) { outbox::empty(&cluster) } else { Vec::new() };
     while file.len() < 1 << 16 && !input.is_empty() {
         match input.byte() % 3 {
             0 => {

@@ -318,7 +318,7 @@ impl World {
             _ => self.now.wall_ms.saturating_sub(3_600_000),
         };
         let about = self.now.wall_ms;
-        if input.byte() % 4 == 0 {
+        if input.byte().is_multiple_of(4) {
             let certified = Happened::Certificate(input.number(about), input.number(about));
             self.give(certified);
         }
@@ -363,8 +363,11 @@ impl World {
             _ => {
                 let ping = Ping { sent_micros: input.number(0), clock_ms: input.number(WALL_MS) };
                 let link = self.link(input.below(2));
-                let frame =
-                    if input.byte() % 2 == 0 { Frame::Ping(ping) } else { Frame::Pong(ping) };
+                let frame = if input.byte().is_multiple_of(2) {
+                    Frame::Ping(ping)
+                } else {
+                    Frame::Pong(ping)
+                };
                 self.give(Happened::Frame(link, frame));
             }
         }

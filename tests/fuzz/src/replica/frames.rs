@@ -43,11 +43,11 @@ impl World {
             }
             18 => {
                 let place = (account(input), Some(room(input)));
-                let full = input.byte() % 2 == 0;
+                let full = input.byte().is_multiple_of(2);
                 let (here, gone) = if full { (vec![place], vec![]) } else { (vec![], vec![place]) };
                 Frame::Presence(PresenceUpdate { full, here, gone })
             }
-            _ if input.byte() % 2 == 0 => Frame::Lagging(Lagging {}),
+            _ if input.byte().is_multiple_of(2) => Frame::Lagging(Lagging {}),
             _ => Frame::Leaving(Leaving {}),
         }
     }
@@ -103,10 +103,10 @@ impl World {
 
     fn range(&mut self, input: &mut Input<'_>) -> Frame {
         let (log, base, mut events, chain) = self.next_events(input);
-        if input.byte() % 8 == 0 {
+        if input.byte().is_multiple_of(8) {
             events.clear();
         }
-        Frame::Range(Range { log, base, events, chain, done: input.byte() % 2 == 0 })
+        Frame::Range(Range { log, base, events, chain, done: input.byte().is_multiple_of(2) })
     }
 }
 

@@ -40,7 +40,7 @@ impl World {
             }
             11 => Request::Nick(Nick { request, nick: name(input) }),
             12 => {
-                let text = (input.byte() % 2 == 0).then(|| name(input));
+                let text = input.byte().is_multiple_of(2).then(|| name(input));
                 Request::Topic(Topic { request, room: name(input), text })
             }
             13 => {
@@ -52,7 +52,7 @@ impl World {
                 Request::Role(Role { request, room: name(input), nick: name(input), rank })
             }
             15..=16 => {
-                let before = (input.byte() % 2 == 0).then(|| key(input));
+                let before = input.byte().is_multiple_of(2).then(|| key(input));
                 let (of, limit) = (target(input), number(input));
                 Request::History(History { request, of, before, limit })
             }
@@ -68,7 +68,7 @@ impl World {
                 let keep = Retention { age_ms: input.number(1000), messages: input.number(2) };
                 Request::Keep(Keep { request, room: name(input), keep })
             }
-            _ if input.byte() % 2 == 0 => Request::Detach(plain),
+            _ if input.byte().is_multiple_of(2) => Request::Detach(plain),
             _ => Request::Ping(plain),
         }
     }
@@ -89,7 +89,7 @@ impl World {
             since: Hlc::from_bits(input.number(Hlc::at_ms(WALL_MS).bits())),
         };
         let rooms = (0..input.below(3)).map(|_| opened(input)).collect();
-        let nick = (input.byte() % 2 == 0).then(|| name(input));
+        let nick = input.byte().is_multiple_of(2).then(|| name(input));
         let direct = input.one(&[Direct::Take, Direct::Ignore]);
         Request::Attach(Attach { minor: 0, token, nick, cursor, rooms, direct })
     }
