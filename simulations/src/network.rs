@@ -38,6 +38,9 @@ impl Way {
 /// A lost packet is sent again after this, doubling; two round trips of a slow network.
 const RESEND_MICROS: u64 = 25_000;
 
+/// A frame that waits: its class, its cost, and when it left.
+type Held = (Class, Arc<Frame>, usize, Time);
+
 /// A connection between two servers.
 #[derive(Clone, Debug)]
 pub(crate) struct Cable {

@@ -14,7 +14,7 @@ use chatty_core::time::{Key, Time};
 use crate::history::{self, Did, History, Op, Shown, What};
 use crate::person::{BUSY_ROOM, room_name};
 use crate::server::slot_of;
-use crate::world::World;
+use crate::world::{self, World};
 
 fn shown(event: &Event, key: Key) -> Option<Shown> {
     let identity = event.identity()?;
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// Holds the history against the promises; `Err` tells the first one that was broken.
-    pub(crate) fn check_history(&mut self) -> Result<(), String> {
+    pub(crate) fn check_history(&mut self) -> Result<(), world::Failure> {
         let rooms: Vec<(RoomId, String)> = self.public_rooms().collect();
         for n in 0..self.swarm.servers {
             for (room, _) in &rooms {
@@ -164,7 +164,7 @@ impl World {
             Some(violation) => {
                 let more = broken.len() - 1;
                 let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-                Err(format!("{violation}{rest}"))
+                Err(world::Failure { what: format!("{violation}{rest}"), at: violation.at })
             }
             None => Ok(()),
         }

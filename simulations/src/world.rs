@@ -401,7 +401,7 @@ impl World {
         let end = self.time + self.swarm.turmoil;
         self.go_to(end)?;
         let settled = self.settle()?;
-        self.check_history().map_err(|what| self.failure(what))?;
+        self.check_history()?;
         Ok(Report {
             steps: self.steps,
             trace: self.trace.finish(),

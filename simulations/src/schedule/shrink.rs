@@ -151,13 +151,14 @@ impl Shrinker {
     /// Makes strikes shorter and softer.
     fn strikes(&mut self) {
         for nth in 0..self.best.schedule.entries.len() {
-            for part in [8, 2] {
+            for part in [8_u8, 2] {
                 let mut candidate = self.best.schedule.clone();
                 if let Some(Entry { what: Planned::Strike(strike), .. }) =
                     candidate.entries.get_mut(nth)
                 {
-                    strike.long /= part;
-                    strike.hard = (strike.hard / part as u8).max(1);
+                    // Whole microseconds: a file has no more.
+                    strike.long = Duration::from_micros(strike.micros() / u64::from(part));
+                    strike.hard = (strike.hard / part).max(1);
                     self.accepts(candidate);
                 }
             }
