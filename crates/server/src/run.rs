@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chatty_core::config::{Config as CoreConfig, Me, Mesh, Timing};
+use chatty_core::config::{Config as CoreConfig, Me, Mesh, Start, Timing};
 use chatty_core::id::Origin;
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
@@ -158,7 +158,8 @@ impl Running {
             servers: config.servers.clone(),
             token_key: proof.token_key.clone(),
             feeds: config.feeds,
-            mesh: Mesh::default(),
+            // All servers of the configuration link to each other.
+            mesh: Mesh { start: Start::Pruned, ..Mesh::default() },
             timing: Timing { floor_period: config.floor_period, ..Timing::default() },
             limits: config.limits.clone(),
             retention: config.retention,
