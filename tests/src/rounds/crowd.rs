@@ -45,6 +45,9 @@ pub enum Mix {
     Varied,
 }
 
+/// How the names of those that come and go begin.
+pub const VISITOR: &str = "visitor";
+
 /// What a client is to be, with the network it is on.
 pub struct Guest<'a> {
     place: &'a Place,
@@ -81,7 +84,7 @@ pub fn guests_of<'a>(
         guest("listener", None, Stays::Throughout),
     ];
     if mix == Mix::Varied {
-        guests.push(guest("visitor", Some(says_every), Stays::ForAWord));
+        guests.push(guest(VISITOR, Some(says_every), Stays::ForAWord));
     }
     guests
 }

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chatty_core::rng::Rng;
-use chatty_simulations::history::{History, Shown, Stall};
+use chatty_simulations::history::{History, Shown};
 
-use super::crowd::Mix;
+use super::crowd::{Mix, VISITOR};
 use super::fault::{Dice, Fault, shuffle};
 use super::keep::keep;
 use super::machines;
@@ -266,7 +266,13 @@ impl Summary {
         let judged = &lived.judged;
         let is_broken = usize::from(!judged.is_kept());
         self.broken += is_broken;
-        let stall = judged.figures.stalls.values().map(Stall::longest).max().unwrap_or_default();
+        // Who comes and goes hears nothing any more once gone: that is no stall.
+        let stays = |who: &usize| {
+            let name = judged.history.sessions.get(*who);
+            name.is_some_and(|name| !name.starts_with(VISITOR))
+        };
+        let stalls = judged.figures.stalls.iter().filter(|(who, _)| stays(who));
+        let stall = stalls.map(|(_, stall)| stall.longest()).max().unwrap_or_default();
         let mut row = vec![("broken", Cell::Count(is_broken))];
         row.extend(judged.cells());
         row.push(("longest stall", Cell::Longest(stall)));
