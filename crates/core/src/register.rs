@@ -289,6 +289,20 @@ mod tests {
         Some(sum)
     }
 
+    #[test]
+    fn of_two_floors_the_higher_counts_and_of_equal_ones_the_earlier_word() {
+        let key = |seq| Key { hlc: Hlc::from_bits(seq), origin: Origin::new(1), seq };
+        let floor = |ms, seq| Register::Floor { ms, key: key(seq) };
+        let merged = |mut one: Register, two: Register| {
+            one.merge(&two);
+            one
+        };
+        assert_eq!(merged(floor(5, 9), floor(6, 1)), floor(6, 1));
+        assert_eq!(merged(floor(6, 1), floor(5, 9)), floor(6, 1));
+        assert_eq!(merged(floor(5, 9), floor(5, 1)), floor(5, 1));
+        assert_eq!(merged(floor(5, 1), floor(5, 9)), floor(5, 1));
+    }
+
     proptest! {
         #[test]
         fn any_order_and_repetition_give_one_result(values in values(), seed in any::<u64>()) {

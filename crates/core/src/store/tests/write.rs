@@ -100,6 +100,29 @@ fn of_all_events_of_one_message_the_smallest_key_is_its_line() {
 }
 
 #[test]
+fn the_hash_of_a_line_tells_its_place_its_message_and_its_content_apart() {
+    let event = message(1, 20, 1);
+    let place = key(1, 1, 20);
+    let other = |change: fn(&mut Event)| {
+        let mut event = event.clone();
+        change(&mut event);
+        line_hash(place, &event)
+    };
+    let all = [
+        line_hash(place, &event),
+        line_hash(key(1, 1, 21), &event),
+        line_hash(key(2, 1, 20), &event),
+        line_hash(key(1, 2, 20), &event),
+        other(|event| event.actor = AccountId::new(2)),
+        other(|event| event.mid = Mid::new(2)),
+        other(|event| event.kind = 3),
+        other(|event| event.body.push(1)),
+    ];
+    let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+    assert_eq!(different.len(), all.len());
+}
+
+#[test]
 fn of_one_message_sixteen_keys_are_remembered_the_smallest() {
     let mut disk = Disk::default();
     for n in 0..20 {
