@@ -54,9 +54,6 @@ pub(crate) struct Cable {
     held: [VecDeque<Held>; 2],
 }
 
-/// What waits for an end to come up: the frame, what it counts for, and when it arrives.
-type Held = (Class, Arc<Frame>, usize, Time);
-
 /// A client's connection; its number is the server's session.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
