@@ -93,10 +93,16 @@ impl World {
         let mut before = std::mem::take(&mut self.watch.starved);
         let awake: Vec<usize> = (0..self.servers.len()).filter(|n| self.is_awake(*n)).collect();
         for n in awake.iter().copied() {
-            let links: Vec<(u64, usize)> = self.working(n).collect();
-            let wanted = self.swarm.feeds.max().min(links.len());
+            let working: Vec<(u64, usize)> = self.working(n).collect();
             for m in awake.iter().copied().filter(|m| *m != n) {
                 let log = Log::of(self.servers[m].origin);
+                // A run that was cut off before anybody heard of it is pushed by nobody.
+                let knows = |(_, other): &&(u64, usize)| {
+                    let replica = self.servers[*other].replica.as_ref();
+                    replica.is_some_and(|replica| replica.broadcast().knows(log))
+                };
+                let links: Vec<(u64, usize)> = working.iter().filter(knows).copied().collect();
+                let wanted = self.swarm.feeds.max().min(links.len());
                 let pushes = |(id, other): &&(u64, usize)| {
                     let replica = self.servers[*other].replica.as_ref();
                     replica.is_some_and(|replica| replica.broadcast().pushes(LinkId(*id), log))
