@@ -83,7 +83,7 @@ fn shard(text: Option<&str>) -> Result<(u32, u32), String> {
 fn run(cli: &Cli) -> Result<(), String> {
     let root = cli.root.canonicalize().map_err(|error| error.to_string())?;
     let (mutants, sources) = list::list(&root)?;
-    let folder = root.join("mutants/results");
+    let folder = root.join("tests/mutants/results");
     let mut results = Results::load(&folder, sources.keys());
     if !cli.totals {
         let (k, n) = shard(cli.shard.as_deref())?;
