@@ -48,7 +48,7 @@ impl World {
 
     pub(super) fn replace_disk(&mut self, n: usize, long: u64) {
         self.kill(n);
-        self.servers[n].lose_disk(self.luck.of(Stream::Strike));
+        self.servers[n].lose_disk(self.luck.of(Stream::Server(n)));
         self.note_disk_lost(n);
         self.owe(n);
         self.later(long, Action::Start { server: n });
