@@ -3,7 +3,9 @@
 use chatty_simulations::scale::gates::GATES;
 
 fn holds(name: &str) {
-    let gate = GATES.iter().find(|gate| gate.name == name).expect("a gate of that name");
+    let Some(gate) = GATES.iter().find(|gate| gate.name == name) else {
+        panic!("there is no gate {name}")
+    };
     if let Err(found) = (gate.check)() {
         panic!("{name} ({}): {found}", gate.rule);
     }

@@ -38,8 +38,10 @@ pub const SPEAKERS_MAX: usize = 20;
 const AWAY: Duration = Duration::from_secs(5);
 /// For so long nobody is told to stop pushing before it counts as settled.
 const QUIET: Duration = Duration::from_secs(6);
-/// How long that may take.
+/// How long that may take, in a mesh.
 const SETTLE_MAX: Duration = Duration::from_secs(120);
+/// The same over few links: there the last prunes wait for copies that seldom cross.
+const SETTLE_FEW_LINKS_MAX: Duration = Duration::from_secs(30);
 /// How long the last events may take to be everywhere.
 const SPREAD_MAX: Duration = Duration::from_secs(60);
 
@@ -182,7 +184,8 @@ pub fn measure_with(setting: &Setting, timing: Timing) -> Result<Cost, String> {
 impl Run<'_> {
     /// Lets speakers speak until nobody is told to stop pushing any more; whether that came about.
     fn settle(&mut self) -> bool {
-        let end = self.network.now() + SETTLE_MAX;
+        let mesh = self.setting.servers <= graph::MESH_MAX;
+        let end = self.network.now() + if mesh { SETTLE_MAX } else { SETTLE_FEW_LINKS_MAX };
         let mut quiet = Duration::ZERO;
         while quiet < QUIET && self.network.now() < end {
             let prunes = self.network.traffic.prunes.frames;
