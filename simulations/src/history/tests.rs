@@ -211,9 +211,9 @@ fn a_line_that_moves_down_the_timeline_is_out_of_order() {
 
 #[test]
 fn a_line_of_a_lost_disk_stands_where_its_sender_repeated_it() {
-    let earlier = || saw(BOB, line_at(3, key_of(5, 2)));
-    keeps_all(21, vec![earlier(), What::DiskLost(1)]);
-    breaks(Rule::Reordered, "bob saw", 21, vec![What::DiskLost(1), earlier()]);
+    let earlier = || saw(EVE, line_at(3, key_of(5, 2)));
+    keeps_all(21, vec![earlier(), What::DiskLost(2)]);
+    breaks(Rule::Reordered, "eve saw", 21, vec![What::DiskLost(2), earlier()]);
 }
 
 #[test]
