@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chatty_core::config::Feeds;
 use chatty_simulations::schedule::text::Written;
 use chatty_simulations::schedule::{Redraws, Schedule};
 use chatty_simulations::world::World;
@@ -103,9 +104,8 @@ fn every_strike_happened_or_is_counted() {
 
 /// The formulas of the broadcast: (N-1)² copies at most when nothing is pruned, `feeds`·(N-1) at
 /// most and N-1 at least once prunes have ceased, and no repair without a fault.
-#[test]
-fn a_calm_mesh_sends_as_many_copies_as_its_feeds_allow_and_repairs_nothing() {
-    for (servers, setting) in feeds::settings() {
+fn holds_the_formulas(mesh: impl Fn(usize, Feeds) -> bool) {
+    for (servers, setting) in feeds::settings().into_iter().filter(|(n, feeds)| mesh(*n, *feeds)) {
         let cost = feeds::cost(servers, setting, 1)
             .unwrap_or_else(|failure| panic!("{servers} {setting:?}: {}", failure.what));
         let others = (servers - 1) as f64;
@@ -115,4 +115,19 @@ fn a_calm_mesh_sends_as_many_copies_as_its_feeds_allow_and_repairs_nothing() {
         assert!(cost.settled >= others, "{cost:?} reaches everybody");
         assert_eq!(cost.repairs, 0, "{cost:?} repairs nothing");
     }
+}
+
+#[test]
+fn a_small_calm_mesh_sends_as_many_copies_as_its_feeds_allow_and_repairs_nothing() {
+    holds_the_formulas(|servers, _| servers < 25);
+}
+
+#[test]
+fn a_calm_mesh_of_25_that_prunes_sends_as_many_copies_as_its_feeds_allow_and_repairs_nothing() {
+    holds_the_formulas(|servers, feeds| servers == 25 && feeds != Feeds::All);
+}
+
+#[test]
+fn a_calm_mesh_of_25_that_never_prunes_floods_and_repairs_nothing() {
+    holds_the_formulas(|servers, feeds| servers == 25 && feeds == Feeds::All);
 }
