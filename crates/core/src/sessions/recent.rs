@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::Identity;
-use crate::id::AccountId;
+use crate::id::{AccountId, Mid, RoomId};
 use crate::session::Line;
 use crate::time::Key;
 use crate::vector::Vector;
@@ -96,10 +96,17 @@ impl Recent {
     }
 }
 
+/// An identity by its message id first: that begins with the time, so what is new lies together.
+type ByMid = (Mid, AccountId, RoomId);
+
+const fn by_mid(identity: &Identity) -> ByMid {
+    (identity.mid, identity.account, identity.room)
+}
+
 /// The newest message identities: exact for every message id from `floor_ms` on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RecentMids {
-    known: BTreeMap<Identity, Known>,
+    known: BTreeMap<ByMid, Known>,
     order: VecDeque<Identity>,
     max: usize,
     floor_ms: u64,
@@ -128,7 +135,7 @@ impl RecentMids {
     }
 
     pub(super) fn recall(&self, identity: &Identity) -> Recall {
-        match self.known.get(identity) {
+        match self.known.get(&by_mid(identity)) {
             Some(known) => Recall::Known(*known),
             None if identity.mid.unix_ms() >= self.floor_ms => Recall::New,
             None => Recall::TooOld,
@@ -137,18 +144,18 @@ impl RecentMids {
 
     /// A message is there; of several the smallest key counts.
     pub(super) fn note(&mut self, identity: Identity, known: Known) {
-        if let Some(held) = self.known.get_mut(&identity) {
+        if let Some(held) = self.known.get_mut(&by_mid(&identity)) {
             if known.key < held.key {
                 *held = known;
             }
             return;
         }
-        self.known.insert(identity, known);
+        self.known.insert(by_mid(&identity), known);
         self.order.push_back(identity);
         if self.order.len() > self.max
             && let Some(oldest) = self.order.pop_front()
         {
-            self.known.remove(&oldest);
+            self.known.remove(&by_mid(&oldest));
             self.floor_ms = self.floor_ms.max(oldest.mid.unix_ms().saturating_add(1));
         }
     }
@@ -165,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::event::Event;
-    use crate::id::{Log, Mid, Origin, RoomId};
+    use crate::id::{Log, Origin};
     use crate::time::Hlc;
 
     const LOG: Log = Log::of(Origin::new(1));

@@ -1,16 +1,17 @@
 //! The loop around the replica: one task owns it, and nothing in the loop waits for a peer, a
 //! client or a disk.
 //!
-//! A tick takes what has come, up to 64 KiB or 1 ms, hands each input to the replica, flushes it,
-//! and makes one call for each output. No delay is added at low load: a tick begins with the first
-//! input. Results come back through [`inbox`].
+//! A tick takes what has come, up to 64 KiB or 5 ms, hands each input to the replica, flushes it,
+//! and makes one call for each output. At low load it begins with the first input; at high load
+//! things gather for some milliseconds first: see [`pace`]. Results come back through [`inbox`].
 
 mod disk;
 mod encode;
 pub(crate) mod inbox;
+mod pace;
 pub(crate) mod queue;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -30,12 +31,13 @@ use crate::watchdog::{Doing, Pulse, TURN};
 use disk::Disk;
 use encode::{TooLong, encode};
 use inbox::{Ask, Doors, Event, Inbox};
-use queue::{Frame, Queue};
+use pace::Pace;
+use queue::{Frame, Hold, Queue};
 
 /// A tick takes inputs up to this many bytes…
 const TICK_BYTES: usize = 64 * 1024;
 /// … or for this long.
-const TICK_TIME: Duration = Duration::from_millis(1);
+const TICK_TIME: Duration = Duration::from_millis(5);
 /// From the order to stop until clients have been told where to go and all is written.
 const STOP_LIMIT: Duration = Duration::from_millis(1000);
 /// Of that, the time for what was sent before to be written and acknowledged.
@@ -83,6 +85,9 @@ pub(crate) struct Driver {
     standing: watch::Sender<Standing>,
     contests: Contests,
     sessions: BTreeMap<SessionId, Arc<Queue>>,
+    pace: Pace,
+    /// Sessions whose items wait for company, and until when, in this order.
+    held: VecDeque<(Instant, SessionId)>,
     doors: Doors,
     inbox: Inbox,
     writing: Writing,
@@ -108,6 +113,13 @@ pub(crate) enum Ended {
     DamagedAtEnd(String),
     /// It cannot go on.
     Failed(String),
+}
+
+/// How much of what had come a tick took.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    All,
+    Some,
 }
 
 /// Whether the disk is at work on a batch.
@@ -143,6 +155,8 @@ impl Driver {
             standing,
             contests: Contests::default(),
             sessions: BTreeMap::new(),
+            pace: Pace::start(Instant::now()),
+            held: VecDeque::new(),
             doors,
             inbox,
             writing: Writing::No,
@@ -161,15 +175,23 @@ impl Driver {
     /// # Errors
     /// Why it cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), Ended> {
+        let mut next_tick = Instant::now();
         loop {
             self.pulse.turn();
             self.pulse.doing(Doing::Waiting);
+            if next_tick > Instant::now() {
+                tokio::time::sleep_until(next_tick.into()).await;
+            }
             let due = self.due();
             let first = tokio::select! { biased;
                 event = self.inbox.next() => Some(event),
                 () = tokio::time::sleep_until(due) => None,
             };
-            self.tick(first);
+            let began = Instant::now();
+            next_tick = match self.tick(first) {
+                Taken::All => began + self.pace.gap(),
+                Taken::Some => began,
+            };
             match std::mem::replace(&mut self.stage, Stage::Running) {
                 Stage::Running => {}
                 Stage::Failed(why) => return Err(Ended::Failed(why)),
@@ -205,19 +227,23 @@ impl Driver {
         };
         let contest = self.contests.next_deadline(&self.links).map(Into::into);
         let hand_over = self.hand_over_at.map(Into::into);
+        let held = self.held.front().map(|(until, _)| (*until).into());
         let turn = tokio::time::Instant::now() + TURN;
-        [due, stop, contest, hand_over].into_iter().flatten().fold(turn, Ord::min)
+        [due, stop, contest, hand_over, held].into_iter().flatten().fold(turn, Ord::min)
     }
 
-    fn tick(&mut self, first: Option<(Event, usize)>) {
+    fn tick(&mut self, first: Option<(Event, usize)>) -> Taken {
         let began = Instant::now();
         let mut left = TICK_BYTES;
         let mut next = first;
+        let mut taken = Taken::All;
         while let Some((event, bytes)) = next.take() {
             self.on_event(event);
             left = left.saturating_sub(bytes);
             if left > 0 && began.elapsed() < TICK_TIME {
                 next = self.inbox.next_ready();
+            } else {
+                taken = Taken::Some;
             }
         }
         while let Some(ready) = self.contests.won(&self.links) {
@@ -234,7 +260,10 @@ impl Driver {
             self.pulse.doing(doing_output(&output));
             self.on_output(output);
         }
-        if self.hand_over_at.take_if(|at| *at <= Instant::now()).is_some() {
+        let now = Instant::now();
+        self.pace.count(now);
+        self.ring(now);
+        if self.hand_over_at.take_if(|at| *at <= now).is_some() {
             self.sessions.values().for_each(|queue| queue.finish());
         }
         self.tell_standing();
@@ -243,6 +272,28 @@ impl Driver {
         {
             // Whoever is still attached has been told where to go, and what became of its sends.
             self.sessions.values().for_each(|queue| queue.finish());
+        }
+        taken
+    }
+
+    /// Lets what has waited long enough for company be written.
+    fn ring(&mut self, now: Instant) {
+        while let Some((_, session)) = self.held.pop_front_if(|(until, _)| *until <= now) {
+            if let Some(queue) = self.sessions.get(&session) {
+                queue.ring();
+            }
+        }
+    }
+
+    /// Hands an item to a session's writer: at once, or with what follows.
+    fn deliver(&mut self, id: SessionId, frame: Frame) {
+        let Some(queue) = self.sessions.get(&id) else { return };
+        self.pace.add(1);
+        let hold = self.pace.hold();
+        if hold.is_zero() {
+            queue.push(frame);
+        } else if queue.hold(frame) == Hold::First {
+            self.held.push_back((Instant::now() + hold, id));
         }
     }
 
@@ -264,6 +315,9 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Input(input) => {
+                if matches!(input, Input::Request(..) | Input::Frame(..)) {
+                    self.pace.add(1);
+                }
                 match &input {
                     Input::Persisted(..) => self.writing = Writing::No,
                     Input::SessionDown(id) => drop(self.sessions.remove(id)),
@@ -455,9 +509,7 @@ impl Driver {
             Output::Deliver { sessions, item, cost } => match encode(&*item) {
                 Ok(bytes) => {
                     for id in sessions {
-                        if let Some(queue) = self.sessions.get(&id) {
-                            queue.push(Frame { bytes: bytes.clone(), cost });
-                        }
+                        self.deliver(id, Frame { bytes: bytes.clone(), cost });
                     }
                 }
                 Err(TooLong(bytes)) => {

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 const WRITE_BYTES: usize = 64 * 1024;
 /// Larger frames are handed over as they are, smaller ones copied together.
 const COPY_BYTES: usize = 8 * 1024;
+/// What waits for company is written when it is so much.
+const HOLD_BYTES: usize = 8 * 1024;
 
 /// An encoded frame and what it counts for.
 #[derive(Clone, Debug)]
@@ -34,7 +36,20 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Frame>,
+    /// Of all of them.
+    bytes: usize,
+    /// Whether they are to be written, or may wait for company.
+    go: bool,
     end: End,
+}
+
+/// What has to be done about a frame that waits for company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It is the first: [`Queue::ring`] when it has waited long enough.
+    First,
+    /// Nothing.
+    Another,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,20 +60,71 @@ enum End {
     Finish,
 }
 
+impl State {
+    /// What fits into a write, and at least one.
+    fn take(&mut self) -> Vec<Frame> {
+        let mut bytes = 0;
+        let count = self.frames.iter().take_while(|frame| {
+            let fits = bytes == 0 || bytes + frame.bytes.len() <= WRITE_BYTES;
+            if fits {
+                bytes += frame.bytes.len();
+            }
+            fits
+        });
+        let count = count.count();
+        self.bytes -= bytes;
+        self.go = count < self.frames.len();
+        self.frames.drain(..count).collect()
+    }
+}
+
 impl Queue {
     /// Adds a frame. After [`Self::finish`] it is dropped.
     pub(crate) fn push(&self, frame: Frame) {
         let mut state = self.lock();
         if state.end == End::Open {
+            state.bytes += frame.bytes.len();
             state.frames.push_back(frame);
+            state.go = true;
             drop(state);
             self.wake.notify_one();
         }
     }
 
+    /// Adds a frame that others may join before it is written, unless there is enough already.
+    pub(crate) fn hold(&self, frame: Frame) -> Hold {
+        let mut state = self.lock();
+        if state.end == End::Finish {
+            return Hold::Another;
+        }
+        let first = state.frames.is_empty();
+        state.bytes += frame.bytes.len();
+        state.frames.push_back(frame);
+        if state.bytes < HOLD_BYTES {
+            return if first { Hold::First } else { Hold::Another };
+        }
+        state.go = true;
+        drop(state);
+        self.wake.notify_one();
+        Hold::Another
+    }
+
+    /// What is held has waited long enough.
+    pub(crate) fn ring(&self) {
+        let mut state = self.lock();
+        if state.frames.is_empty() {
+            return;
+        }
+        state.go = true;
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Drops what was not taken yet.
     pub(crate) fn clear(&self) {
-        self.lock().frames.clear();
+        let mut state = self.lock();
+        state.frames.clear();
+        state.bytes = 0;
     }
 
     /// Ends the stream after what is queued.
@@ -82,15 +148,8 @@ impl Queue {
         loop {
             {
                 let mut state = self.lock();
-                let mut bytes = 0;
-                let count = state.frames.iter().take_while(|frame| {
-                    let fits = bytes == 0 || bytes + frame.bytes.len() <= WRITE_BYTES;
-                    bytes += frame.bytes.len();
-                    fits
-                });
-                let count = count.count();
-                if count > 0 || state.end == End::Finish {
-                    return state.frames.drain(..count).collect();
+                if state.go || state.end == End::Finish {
+                    return state.take();
                 }
             }
             self.wake.notified().await;
@@ -155,5 +214,58 @@ mod tests {
         queue.clear();
         queue.push(frame(6));
         assert_eq!(queue.take().await.len(), 1);
+    }
+
+    const NOTHING: [usize; 0] = [];
+
+    /// What a writer would take now, by length.
+    fn ready(queue: &Queue) -> Vec<usize> {
+        let mut state = queue.lock();
+        if !state.go {
+            return Vec::new();
+        }
+        state.take().iter().map(|frame| frame.bytes.len()).collect()
+    }
+
+    #[test]
+    fn what_waits_for_company_is_written_in_order_when_it_is_rung_or_enough_or_something_must_go() {
+        let queue = Queue::default();
+        assert_eq!(queue.hold(frame(1)), Hold::First);
+        assert_eq!(queue.hold(frame(2)), Hold::Another);
+        assert_eq!(ready(&queue), NOTHING);
+        queue.ring();
+        assert_eq!(ready(&queue), [1, 2]);
+
+        assert_eq!(queue.hold(frame(3)), Hold::First, "who waited before is gone");
+        assert_eq!(ready(&queue), NOTHING);
+        queue.push(frame(4));
+        assert_eq!(ready(&queue), [3, 4]);
+
+        assert_eq!(queue.hold(frame(5)), Hold::First);
+        queue.hold(frame(HOLD_BYTES - 6));
+        assert_eq!(ready(&queue), NOTHING);
+        queue.hold(frame(1));
+        assert_eq!(ready(&queue), [5, HOLD_BYTES - 6, 1]);
+
+        queue.hold(frame(WRITE_BYTES - 1));
+        queue.hold(frame(2));
+        assert_eq!(ready(&queue), [WRITE_BYTES - 1]);
+        assert_eq!(ready(&queue), [2], "what did not fit goes next, without a ring");
+        assert_eq!(queue.hold(frame(6)), Hold::First);
+    }
+
+    #[test]
+    fn a_ring_that_comes_late_says_nothing_of_what_is_held_next() {
+        let queue = Queue::default();
+        queue.hold(frame(1));
+        queue.push(frame(2));
+        assert_eq!(ready(&queue), [1, 2]);
+        queue.ring();
+        assert_eq!(queue.hold(frame(3)), Hold::First);
+        assert_eq!(ready(&queue), NOTHING);
+        queue.clear();
+        queue.ring();
+        assert_eq!(ready(&queue), NOTHING);
+        assert_eq!(queue.hold(frame(4)), Hold::First, "what is cleared keeps nobody company");
     }
 }
