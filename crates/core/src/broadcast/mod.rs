@@ -556,10 +556,11 @@ impl Broadcast {
                 break;
             }
             let chain = (seq == last).then_some(chunk.chain);
-            if state.buffer.insert(seq, (event, chain)).is_none() {
-                state.buffer_bytes += cost;
-                self.buffers_bytes += cost;
-            }
+            // What two peers say under one number need not be the same, nor of one length.
+            let other =
+                state.buffer.insert(seq, (event, chain)).map_or(0, |(event, _)| event.cost());
+            state.buffer_bytes = state.buffer_bytes + cost - other;
+            self.buffers_bytes = self.buffers_bytes + cost - other;
         }
         self.hole(now, link, log);
     }

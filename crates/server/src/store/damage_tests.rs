@@ -237,3 +237,35 @@ fn writes_are_refused_while_the_reserve_is_touched() {
     let mut store = store.with_reserve(0);
     store.commit(batch).unwrap();
 }
+
+#[test]
+fn a_file_that_announces_more_than_it_holds_is_damage_and_not_the_end_of_the_process() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let mut changed = 0;
+    for path in files(folder.path()) {
+        let mut content = fs::read(&path).unwrap();
+        let Some(at) = content.windows(4).rposition(|bytes| bytes == b"TOC!") else { continue };
+        if content.ends_with(&[0; 8]) || !content[at..].windows(4).any(|bytes| bytes == b"SFA!") {
+            continue; // a journal
+        }
+        content[at + 7] = 0x7f; // some two thousand million entries
+        fs::write(&path, content).unwrap();
+        changed += 1;
+    }
+    assert!(changed > 0, "the database's files look otherwise");
+    let begun = started(folder.path());
+    assert!(assert_honest(&begun, &written, "contents"), "nothing of it could be opened");
+}
+
+#[test]
+fn a_damaged_note_of_the_newest_run_is_not_carried_along() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    {
+        let tables = super::tables::Tables::open(&folder.path().join("db")).unwrap();
+        super::put_run(&tables, b"x").unwrap();
+    }
+    let begun = started(folder.path());
+    assert!(!assert_honest(&begun, &written, "run"), "no event was damaged");
+}

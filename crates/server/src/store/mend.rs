@@ -26,7 +26,7 @@ use fjall::Readable as _;
 use super::rows::{event_key, log_of_event_key, read_log, read_slot, read_standing, tag};
 use super::tables::Tables;
 use super::view::Frozen;
-use super::{FjallStore, events_of};
+use super::{FjallStore, events_of, read_run};
 
 /// Events copied in one batch, at most.
 const COPY_EVENTS: u64 = 1024;
@@ -107,7 +107,9 @@ fn copy(from: &Path, to: &mut FjallStore) -> Result<bool, StoreError> {
     let standing = tables.meta.get(tag::STANDING).ok().flatten();
     let standing = standing.and_then(|row| read_standing(&row).ok());
     to.commit(&Batch { slots: slots.collect(), standing, ..Batch::default() })?;
-    if let Ok(Some(run)) = tables.meta.get(tag::RUN) {
+    if let Ok(Some(run)) = tables.meta.get(tag::RUN)
+        && read_run(&run).is_ok()
+    {
         to.put_run(&run)?;
     }
     let view = Frozen::now(&tables);

@@ -11,6 +11,7 @@
 //! - `begin.rs`: a run's first look, mended if need be
 
 mod begin;
+mod contents;
 mod high;
 mod mend;
 mod row;

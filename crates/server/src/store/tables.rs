@@ -7,6 +7,7 @@ use chatty_core::store::StoreError;
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
+use super::contents;
 use super::rows::{FORMAT, tag};
 
 /// Cached blocks. Little, since the kernel caches the files too.
@@ -45,6 +46,7 @@ pub(super) struct Tables {
 impl Tables {
     /// Opens the database in that folder, or makes one.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        contents::check(folder)?;
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)

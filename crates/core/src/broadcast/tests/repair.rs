@@ -1,7 +1,10 @@
 //! What is missing, and asking for it: when, whom, and when again.
 
+use std::sync::Arc;
+
 use super::world::*;
 use crate::config::{Config, Limits};
+use crate::event::Event;
 use crate::frame::{Frame, HAVES_MAX, Haves, Lagging, Push};
 
 const NOTHING: [&str; 0] = [];
@@ -85,6 +88,30 @@ fn a_hole_is_asked_of_whoever_showed_it() {
     world.frame(2, events(2, 3, 3, 1));
     world.broadcast.link_down(world.now, link(3));
     assert_eq!(world.turn(), ["to s2: want s2 1..3, and push"]);
+}
+
+#[test]
+fn two_contents_under_one_number_before_their_turn_are_counted_once() {
+    let mut world = World::linked(&config(3));
+    let longer = |frame: Frame| {
+        let Frame::Events(mut chunk) = frame else { panic!("events") };
+        for event in &mut chunk.events {
+            let mut other = Event::clone(event);
+            other.body.extend([b'x'; 33]);
+            *event = Arc::new(other);
+        }
+        Frame::Events(chunk)
+    };
+    for (from, frame) in
+        [(3, events(2, 3, 3, 1)), (2, longer(events(2, 3, 3, 1))), (3, events(2, 3, 3, 1))]
+    {
+        world.frame(from, frame);
+        world.broadcast.assert_invariants();
+    }
+    world.frame(2, events(2, 1, 2, 1));
+    world.broadcast.assert_invariants();
+    world.settle();
+    assert_eq!(world.broadcast.durable().upto(log(2)), 3);
 }
 
 #[test]
