@@ -102,12 +102,13 @@ impl Dialer {
         self.known.iter().find(|known| known.retry_at <= now).map(|known| known.addr.clone())
     }
 
-    /// How long a dial of that server may take, at least `least`: ten times the back-off of its
-    /// next failure, 1 s at first and 10 s after many. A server that thousands dial at once is slow,
-    /// and a handshake given up half-way is work done for nothing.
+    /// How long a dial of that server may take: ten times the back-off of its next failure, 1 s at
+    /// first and 10 s after many. A server that thousands dial at once is slow, and a handshake
+    /// given up half-way is work done for nothing. Never less than `least`, however short the
+    /// back-off is kept: what a server may wait for is waited for.
     pub(super) fn limit(&self, addr: &str, least: Duration) -> Duration {
         let known = self.known.iter().find(|known| known.addr == addr);
-        known.map_or(least, |known| (known.step * PATIENCE_FACTOR).max(least).min(self.max * 2))
+        known.map_or(least, |known| (known.step * PATIENCE_FACTOR).min(self.max * 2).max(least))
     }
 
     pub(super) fn next_at(&self) -> Option<Time> {
@@ -265,6 +266,19 @@ mod tests {
         }
         assert_eq!(limits, [1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(dialer.limit("s2:1", second), second, "the others are as quick as before");
+    }
+
+    #[test]
+    fn an_attach_has_its_whole_time_also_where_the_back_off_is_kept_short() {
+        let mut rng = Rng::new(1);
+        let mut config = Config { servers: vec![server("s1")], ..Config::default() };
+        config.timing.backoff_max = Duration::from_millis(500);
+        let mut dialer = Dialer::new(&config, &mut rng);
+        let least = config.timing.attach;
+        for _ in 0..6 {
+            assert_eq!(dialer.limit("s1:1", least), least);
+            dialer.failed(Time::default(), "s1:1", &mut rng);
+        }
     }
 
     #[test]
