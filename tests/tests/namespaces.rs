@@ -192,8 +192,11 @@ target/release/chatty --cluster cluster --server s1 --nick ann send lobby "on th
 cp -rL target/release/chatty cluster/client.toml "$work/10.0.0.3/tmp/"
 mkdir -p "$work/10.0.0.3/tmp/cluster" && mv "$work/10.0.0.3/tmp/client.toml" "$work/10.0.0.3/tmp/cluster/"
 ssh root@10.0.0.3 '/tmp/chatty --cluster /tmp/cluster --server s3 --nick bob send lobby "on that side" --json'
+read_there() { ssh root@10.0.0.3 '/tmp/chatty --cluster /tmp/cluster --server s3 --nick bob history lobby' 2>&1; }
+until read_there | grep 'unreachable: s1, s2'; do sleep 0.1; done
 cable in 10.0.0.3
 all_linked
+echo "healed: $(target/release/chatty --cluster cluster --server s3 --nick ann history lobby 2>&1 >/dev/null)"
 for i in 1 2 3; do
   echo "s$i: $(target/release/chatty --cluster cluster --server s$i history lobby --last 10 --json | sha256sum)"
 done
@@ -205,6 +208,8 @@ done
     let receipt = |text: &str| cut.lines().filter(|line| line.contains(text)).count();
     assert_eq!(receipt("\"level\":\"replicated\""), 1, "two of three are a majority: {cut}");
     assert!(receipt("\"level\":\"stored\"") >= 1, "one of three is not: {cut}");
+    assert!(cut.contains("unreachable: s1, s2; there may be more"), "the page says so: {cut}");
+    assert!(cut.lines().any(|line| line == "healed: "), "it is complete again: {cut}");
     let hashes: Vec<_> = cut.lines().filter_map(|line| line.split_once(": ")).collect();
     let of = |server: &str| hashes.iter().find(|(name, _)| *name == server).map(|(_, hash)| *hash);
     assert!(of("s1").is_some(), "{cut}");

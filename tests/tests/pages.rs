@@ -39,6 +39,7 @@ fn a_server_that_lacks_what_was_seen_elsewhere_answers_and_says_so() {
     let history = ann.run(&["history", ROOM]);
     assert_eq!(texts(&history), ["before"]);
     assert!(history.errors.contains("s3 lacks"), "it is stale: {history:?}");
+    assert!(history.errors.contains("unreachable: s1, s2"), "{history:?}");
     for (nick, command) in [("bob", &["rooms"][..]), ("cid", &["who", ROOM])] {
         let ran = cluster.person(nick).on("s3").run(command);
         assert!(ran.status.success(), "{ran:?}");

@@ -163,7 +163,7 @@ impl Events {
 pub struct History {
     /// Oldest first.
     pub messages: Vec<Message>,
-    /// Whether the server is linked to all others and lacks nothing that they announced.
+    /// Whether it is all that any server of the cluster had on its disk some seconds ago.
     pub complete: bool,
     /// Servers that it cannot reach.
     pub unreachable: Vec<Slot>,
@@ -403,8 +403,12 @@ impl Chat {
         while left > 0 || first {
             let limit = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE_LINES_MAX);
             let page = self.page(of.clone(), before, limit).await?;
-            if std::mem::take(&mut first) {
-                (history.complete, history.unreachable) = (page.complete, page.unreachable);
+            first = false;
+            history.complete &= page.complete;
+            for slot in page.unreachable {
+                if !history.unreachable.contains(&slot) {
+                    history.unreachable.push(slot);
+                }
             }
             before = page.lines.first().map(|line| line.key());
             let me = self.state.borrow().account.unwrap_or_default();

@@ -3,8 +3,9 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use chatty_client::safe;
-use chatty_client::{Event, Happening, Message, What};
+use chatty_client::{Attached, Event, Happening, Message, What};
 use chatty_core::event::Retention;
+use chatty_core::id::Slot;
 use chatty_core::session::{ClosedWhy, RoomClosed};
 
 use crate::Trouble;
@@ -162,7 +163,7 @@ pub fn time_of_day(unix_ms: u64, offset_minutes: i64) -> String {
 }
 
 /// So many messages, in words.
-pub fn messages(count: usize) -> String {
+pub fn messages(count: u64) -> String {
     if count == 1 { "1 message".into() } else { format!("{count} messages") }
 }
 
@@ -180,14 +181,14 @@ pub fn note(text: &str) {
 pub fn note_event(event: &Event) {
     match event {
         Event::Lost { server, why } => note(&format!("{server}: {why}; going on elsewhere")),
-        Event::Attached(attached) if attached.outage.is_some() => {
-            note(&format!("going on at {}", attached.server));
+        Event::Attached(attached) => {
+            if attached.outage.is_some() {
+                note(&format!("going on at {}", attached.server));
+            }
+            if let Some(stale) = stale_line(attached) {
+                note(&stale);
+            }
         }
-        Event::Attached(attached) if !attached.stale.is_empty() => note(&format!(
-            "{} lacks {} events that were seen elsewhere; they come when it gets them",
-            attached.server,
-            attached.stale.iter().map(|(_, missing)| missing).sum::<u64>()
-        )),
         Event::Named { nick, taken: Some(taken) } => {
             note(&format!("somebody else is called {taken}: you are {nick}"));
         }
@@ -197,13 +198,30 @@ pub fn note_event(event: &Event) {
     }
 }
 
-/// Whether an answer is all there is, on standard error if not.
-pub fn note_complete(complete: bool, unreachable: &[chatty_core::id::Slot]) {
+/// What a server lacks that was seen elsewhere, in words.
+pub fn stale_line(attached: &Attached) -> Option<String> {
+    let missing: u64 = attached.stale.iter().map(|(_, missing)| missing).sum();
+    (missing > 0).then(|| {
+        let server = &attached.server;
+        format!(
+            "{server} lacks {missing} events that were seen elsewhere; they come when it gets them"
+        )
+    })
+}
+
+/// Why an answer may not be all there is, in words.
+pub fn incomplete_line(complete: bool, unreachable: &[Slot]) -> Option<String> {
     if !unreachable.is_empty() {
         let names: Vec<_> = unreachable.iter().map(|slot| slot.as_str()).collect();
-        note(&format!("unreachable: {}; there may be more", names.join(", ")));
-    } else if !complete {
-        note("not complete: the server is still catching up");
+        return Some(format!("unreachable: {}; there may be more", names.join(", ")));
+    }
+    (!complete).then(|| "not complete: the server may lack some of what the others have".into())
+}
+
+/// Whether an answer is all there is, on standard error if not.
+pub fn note_complete(complete: bool, unreachable: &[Slot]) {
+    if let Some(why) = incomplete_line(complete, unreachable) {
+        note(&why);
     }
 }
 

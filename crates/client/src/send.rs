@@ -55,7 +55,7 @@ impl Leftover {
     fn of(chat: &Chat) -> Self {
         let left: Vec<Left> = chat.left().to_vec();
         if !left.is_empty() {
-            out::note(&format!("{} sent again from last time", out::messages(left.len())));
+            out::note(&format!("{} sent again from last time", out::messages(left.len() as u64)));
         }
         let open = left.into_iter().map(|left| (left.ticket, left)).collect();
         Self { open, stored: BTreeMap::new(), refused: 0 }
@@ -135,9 +135,10 @@ async fn say(
     chat.leave_cluster().await;
     match leftover.open.len() + leftover.refused {
         0 => Ok(()),
-        count => {
-            Err(Trouble::Say(format!("{} from last time not acknowledged", out::messages(count))))
-        }
+        count => Err(Trouble::Say(format!(
+            "{} from last time not acknowledged",
+            out::messages(count as u64)
+        ))),
     }
 }
 

@@ -653,7 +653,8 @@ pub struct Page {
     pub lines: Vec<Line>,
     /// Whether older ones may exist here.
     pub more: bool,
-    /// Whether this server is linked to all others and lacks nothing they announced.
+    /// Whether they are all that any server of the cluster had on its disk some seconds ago: this one
+    /// hears all others, knows what they hold, and has it on its own disk.
     pub complete: bool,
     /// Servers that cannot be reached now.
     pub unreachable: Vec<Slot>,

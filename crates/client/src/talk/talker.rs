@@ -324,10 +324,8 @@ impl Talker {
             let history = chat.history(of, count).await?;
             let mut lines: Vec<_> =
                 history.messages.iter().map(|m| message(m, offset, Place::Hidden)).collect();
-            let names: Vec<_> = history.unreachable.iter().map(ToString::to_string).collect();
-            if !names.is_empty() {
-                lines.push(quiet(format!("unreachable: {}; there may be more", names.join(", "))));
-            }
+            let incomplete = out::incomplete_line(history.complete, &history.unreachable);
+            lines.extend(incomplete.map(quiet));
             Ok(lines)
         });
     }
@@ -424,9 +422,8 @@ impl Talker {
             "" => format!("you are in {room}"),
             topic => format!("you are in {room}: {}", safe::one_line(topic)),
         }));
-        let names: Vec<_> = opened.unreachable.iter().map(ToString::to_string).collect();
-        if !names.is_empty() {
-            self.line(quiet(format!("unreachable: {}; there may be more", names.join(", "))));
+        if let Some(why) = out::incomplete_line(opened.complete, &opened.unreachable) {
+            self.line(quiet(why));
         }
     }
 
@@ -505,12 +502,8 @@ impl Talker {
             let next = &attached.server;
             self.line(quiet(format!("{server}: {why}; going on at {next}{after}")));
         }
-        let missing: u64 = attached.stale.iter().map(|(_, missing)| missing).sum();
-        if missing > 0 {
-            self.line(quiet(format!(
-                "{} lacks {missing} events that were seen elsewhere; they come when it gets them",
-                attached.server
-            )));
+        if let Some(stale) = out::stale_line(attached) {
+            self.line(quiet(stale));
         }
     }
 

@@ -12,12 +12,12 @@ use crate::frame::{HAVES_MAX, Have, Haves};
 use crate::id::{EventId, LinkId, Log, PersistToken, ServerId, Slot};
 use crate::io::{Severity, Standing};
 use crate::store::{Batch, Floors, SlotHolder, SweepAfter, Tidy};
-use crate::time::Key;
+use crate::time::{Key, Time};
 use crate::vector::Vector;
 
 impl Broadcast {
     /// Hands the next batch to the disk, if it is idle: while one fsync runs the next one gathers.
-    pub(super) fn start_write(&mut self) {
+    pub(super) fn start_write(&mut self, now: Now) {
         if self.saving.is_some() || self.unsaved.can_wait() {
             return; // what other disks hold rides on the next batch
         }
@@ -27,6 +27,7 @@ impl Broadcast {
         let token = PersistToken(self.last_persist);
         let bytes = batch.entries.iter().map(|entry| entry.event.cost()).sum();
         self.saving = Some((token, batch.clone(), bytes));
+        self.saving_since = now.time;
         self.out.push_back(Output::Persist(token, batch));
     }
 
@@ -268,6 +269,11 @@ impl Broadcast {
     /// What the disk being written or waiting holds back: whether everything applied is durable.
     pub fn is_saved(&self) -> bool {
         self.saving.is_none() && self.unsaved.entries.is_empty()
+    }
+
+    /// Since when the disk has been writing what it writes now, if it does.
+    pub fn saving_since(&self) -> Option<Time> {
+        self.saving.as_ref().map(|_| self.saving_since)
     }
 
     /// The batch that is being written, for a second try.

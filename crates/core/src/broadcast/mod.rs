@@ -215,6 +215,8 @@ pub struct Broadcast {
     unsaved_bytes: usize,
     /// The batch that is being written.
     saving: Option<(PersistToken, Arc<Batch>, usize)>,
+    /// When it was handed over.
+    saving_since: Time,
     last_persist: u64,
     last_read: u64,
     /// Which link a read of ours serves.
@@ -270,6 +272,7 @@ impl Broadcast {
             unsaved: Batch::default(),
             unsaved_bytes: 0,
             saving: None,
+            saving_since: now.time,
             last_persist: 0,
             last_read: 0,
             reads: BTreeMap::new(),
@@ -646,7 +649,7 @@ impl Broadcast {
         } else {
             self.announce(now);
         }
-        self.start_write();
+        self.start_write(now);
     }
 
     fn push(&mut self, pushing: &Pushing) {

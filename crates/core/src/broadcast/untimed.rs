@@ -69,6 +69,7 @@ impl Broadcast {
             link.announce_at = link.announce_at.map(|_| LATER);
         }
         self.digest_at = LATER;
+        self.saving_since = Time::default();
         self.rng = Rng::new(0);
         self.counts = Counts::default();
         if self.reads.is_empty() {

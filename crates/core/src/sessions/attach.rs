@@ -190,9 +190,12 @@ impl Replica {
 
     /// With all servers linked, what none of them claims is not worth waiting for.
     fn has_all_there_is(&self) -> bool {
-        self.broadcast.links_told() == self.links.len()
-            && self.unreachable().is_empty()
-            && self.broadcast.durable().covers_all(&self.broadcast.claimed())
+        self.hears_all() && self.broadcast.durable().covers_all(&self.broadcast.claimed())
+    }
+
+    /// Whether all servers are linked and have said what they hold.
+    pub(super) fn hears_all(&self) -> bool {
+        self.broadcast.links_told() == self.links.len() && self.unreachable().is_empty()
     }
 
     /// Writes the name it asks for, if it is another than the account's.

@@ -4,18 +4,19 @@
 //! again.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::deliver::RoomLine;
 use super::{Answer, BUSY_MS, Phase, Queued, View, busy, rate, refusal, size};
 use crate::event::{Body, Join, KEEP_MESSAGES_MAX, Keep, Kick, Leave, Mark, Rank, Role, Topic};
-use crate::id::{AccountId, Mid, ReadToken, RequestId, RoomId, SessionId};
+use crate::id::{AccountId, LinkId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
 use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
-    self, Close, CloseMode, Code, History, Item, Line, MARKS_MAX, Mode, Open, PAGE_LINES_MAX, Page,
-    Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, TOPIC_BYTES_MAX, Target, TopicIs, check_nick,
-    check_room,
+    self, Close, CloseMode, Code, History, Item, Line, LinkState, MARKS_MAX, Mode, Open,
+    PAGE_LINES_MAX, Page, Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, TOPIC_BYTES_MAX,
+    Target, TopicIs, check_nick, check_room,
 };
 use crate::store::{Query, Rows};
 use crate::time::{Hlc, Key, Now};
@@ -23,6 +24,9 @@ use crate::vector::Vector;
 
 /// Bytes of lines in one page, at most: the older ones are asked for again.
 const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// A disk that has been writing for so long is behind: what came meanwhile is not shown yet.
+const SAVED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a session reads the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +36,11 @@ pub(super) enum Reading {
     /// The last lines of a room it opens; lines shown from this place on follow.
     Open(Open, u64),
     /// A page.
-    Page(RequestId),
+    Page {
+        request: RequestId,
+        /// Whether it was all there was when it was asked for.
+        complete: bool,
+    },
     /// Whether a message is known.
     Message(session::Send),
 }
@@ -159,7 +167,7 @@ impl Replica {
             Request::Kick(kick) => self.kick(now, id, kick),
             Request::Role(role) => self.set_role(now, id, role),
             Request::Keep(keep) => self.set_retention(now, id, keep),
-            Request::History(history) => self.history(id, &history),
+            Request::History(history) => self.history(now, id, &history),
             Request::Who(who) => self.who(now, id, &who),
             Request::Mark(mark) => self.mark(now, id, &mark),
             // Never queued: see `on_request`.
@@ -310,8 +318,7 @@ impl Replica {
         let was = self.sessions.all.get(&id).and_then(|session| session.rooms.get(&room));
         let newest = newest.max(was.map_or(Key::MIN, |view| view.newest));
         let (lines, _) = newest_lines(lines);
-        let unreachable = self.unreachable();
-        let complete = unreachable.is_empty() && self.broadcast.lag() == 0;
+        let (complete, unreachable) = (self.is_complete(now), self.unreachable());
         let name = opened.name.clone();
         let item = RoomOpened { request: open.request, room: opened, lines, complete, unreachable };
         self.deliver_answer(vec![id], Item::RoomOpened(item));
@@ -501,7 +508,12 @@ impl Replica {
         Ok(())
     }
 
-    fn history(&mut self, id: SessionId, history: &History) -> Result<(), (Code, String)> {
+    fn history(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        history: &History,
+    ) -> Result<(), (Code, String)> {
         let account = self.account(id);
         let room = match &history.of {
             Target::Room(name) => Self::room_of(name)?,
@@ -512,7 +524,8 @@ impl Replica {
         let before = history.before.unwrap_or(Key::MAX);
         let within = self.broadcast.durable().clone();
         let query = Query::Page { room, before, limit, within };
-        self.read(id, Reading::Page(history.request), query);
+        let (request, complete) = (history.request, self.is_complete(now));
+        self.read(id, Reading::Page { request, complete }, query);
         Ok(())
     }
 
@@ -531,8 +544,9 @@ impl Replica {
             (Reading::Open(open, place), Rows::Page(lines, _)) => {
                 self.opened(now, id, &open, place, lines);
             }
-            (Reading::Page(request), Rows::Page(lines, more)) => {
-                self.page(id, request, lines, more);
+            (Reading::Page { request, complete }, Rows::Page(lines, more)) => {
+                let complete = complete && self.is_complete(now);
+                self.page(id, (request, complete), lines, more);
             }
             (Reading::Message(send), Rows::Message(found)) => {
                 self.send_looked_up(now, id, &send, found);
@@ -546,7 +560,7 @@ impl Replica {
         let request = match reading {
             Reading::Missed => RequestId(0),
             Reading::Open(open, _) => open.request,
-            Reading::Page(request) => *request,
+            Reading::Page { request, .. } => *request,
             Reading::Message(send) => send.request,
         };
         let why = match rows {
@@ -556,10 +570,28 @@ impl Replica {
         self.answer(id, refusal(request, Code::Storage, why));
     }
 
-    fn page(&mut self, id: SessionId, request: RequestId, lines: Vec<Line>, more: bool) {
+    /// Whether what is shown here is all that any server had on its disk some seconds ago: all are
+    /// linked, live and have said what they hold, and no more is missing than what this disk is
+    /// about to have written.
+    fn is_complete(&self, now: Now) -> bool {
+        let is_up = |link: &LinkId| self.health.link(*link).0 == LinkState::Up;
+        let since = self.broadcast.saving_since();
+        self.hears_all()
+            && self.links.keys().all(is_up)
+            && self.broadcast.lag() == 0
+            && self.refusing.is_none()
+            && since.is_none_or(|since| now.time.since(since) < SAVED_WITHIN)
+    }
+
+    fn page(
+        &mut self,
+        id: SessionId,
+        (request, complete): (RequestId, bool),
+        lines: Vec<Line>,
+        more: bool,
+    ) {
         let (lines, cut) = newest_lines(lines);
         let unreachable = self.unreachable();
-        let complete = unreachable.is_empty() && self.broadcast.lag() == 0;
         let page = Page { request, lines, more: more || cut, complete, unreachable };
         self.answer(id, Item::Page(page));
     }

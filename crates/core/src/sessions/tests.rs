@@ -7,6 +7,7 @@ mod deliver;
 mod lines;
 mod messages;
 mod numbers;
+mod pages;
 mod retention;
 mod rooms;
 mod sizes;
