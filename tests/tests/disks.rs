@@ -192,8 +192,22 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     });
     assert!(log_of(&cluster, "s3").contains("the disk is full"), "the log gives the reason");
     // By somebody who is known there: a new account would be a write.
-    let read = cluster.person("writer").on("s3").ok(&["history", ROOM, "--last", "1000"]);
-    assert!(read.len() >= 20, "what it has is read from it: {}", read.len());
+    let read = cluster.person("writer").on("s3").run(&["history", ROOM, "--last", "1000"]);
+    assert!(read.status.success() && read.objects.len() >= 20, "what it has is read: {read:?}");
+    assert!(read.errors.contains("not complete"), "it says that it lacks something: {read:?}");
+
+    // A server that does not answer hides no difference between the others.
+    cluster.signal("s2", Signal::SIGSTOP);
+    let verified = cluster.person("ann").run(&["verify"]);
+    cluster.signal("s2", Signal::SIGCONT);
+    assert!(!verified.status.success(), "{verified:?}");
+    let agreement = verified.objects.iter().find(|o| o["type"] == "agreement").expect("told");
+    assert_eq!((&agreement["equal"], &agreement["servers"]), (&false.into(), &2.into()));
+    let reason = agreement["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("room lobby differs: s1 has "), "{reason}");
+    assert!(reason.contains("s2 does not answer"), "{reason}");
+    assert!(verified.errors.contains("the servers do not show the same"), "{verified:?}");
+    assert!(verified.errors.contains("no answer of s2"), "{verified:?}");
 
     // A restart while it is full harms nothing.
     cluster.signal("s3", Signal::SIGKILL);
