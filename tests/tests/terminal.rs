@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use chatty_tests::{Person, SHORT, TestCluster, eventually, text};
+use chatty_tests::{LONG, Person, SHORT, TestCluster, eventually, text};
 
 /// An interactive session; what it draws is collected.
 struct Session {
@@ -65,10 +65,18 @@ impl Session {
 
     #[track_caller]
     fn shows(&self, wanted: &str) {
-        eventually(&format!("{wanted:?} is drawn"), SHORT, || {
+        self.draws(0, wanted);
+    }
+
+    /// Waits until something is drawn after so much else; gives what was drawn after that, up to
+    /// its end, and where that is.
+    #[track_caller]
+    fn draws(&self, from: usize, wanted: &str) -> (String, usize) {
+        eventually(&format!("{wanted:?} is drawn"), LONG, || {
             let drawn = self.drawn();
-            drawn.contains(wanted).then_some(()).ok_or(drawn)
-        });
+            let found = drawn[from..].find(wanted).map(|at| from + at + wanted.len());
+            found.map(|end| (drawn[from..end].to_owned(), end)).ok_or(drawn)
+        })
     }
 
     /// Waits for the end; the terminal must be as it was.
@@ -118,6 +126,34 @@ fn a_person_joins_talks_fails_over_and_leaves_in_a_terminal() {
     let history = cluster.history("s2", "lobby");
     let texts: Vec<_> = history.iter().map(text).collect();
     assert_eq!(texts, ["hello from a terminal", "hello, terminal", "is anybody left?"]);
+}
+
+#[test]
+fn a_person_sees_in_place_on_how_many_disks_a_message_is() {
+    // As they stand in front of a message.
+    const STORED: &str = "✓  ";
+    const REPLICATED: &str = "✓✓ ";
+    let cluster = TestCluster::up(3);
+    let ann = cluster.person("ann").on("s1");
+    let mut session = Session::start(&ann);
+    session.shows("s1");
+    session.types("/join lobby\r");
+    session.shows("you are in lobby");
+
+    let from = session.drawn().len();
+    session.types("on two disks\r");
+    session.draws(from, REPLICATED);
+
+    cluster.ok(&["kill", "s2", "s3"]);
+    let from = session.drawn().len();
+    session.types("on one disk\r");
+    let (before, from) = session.draws(from, STORED);
+    assert!(!before.contains(REPLICATED), "nobody else has it: {before:?}");
+    cluster.start_all();
+    let (after, _) = session.draws(from, REPLICATED);
+    assert!(!after.contains("on one disk"), "the mark alone is drawn anew: {after:?}");
+    session.types("/quit\r");
+    session.ends_cleanly();
 }
 
 #[test]
