@@ -22,7 +22,8 @@ pub struct Args {
     )]
     cluster: String,
 
-    /// The server to begin with. `history`, `rooms` and `who` are then answered by it alone.
+    /// The server to begin with, or of those commands that ask one server (`history`, `rooms`,
+    /// `who`) the one that answers; `status` and `verify` ask all.
     #[arg(long, global = true, value_name = "NAME|ADDR")]
     pub server: Option<String>,
 
@@ -35,7 +36,7 @@ pub struct Args {
     identity: Option<PathBuf>,
 
     /// The file that keeps what is said until it is replicated: what a crash cuts short is said at
-    /// the next start. For `send`, `dm` and the session in the terminal, which has one by itself.
+    /// the next start. Only for `send`, `dm` and the session in the terminal, which has one by itself.
     #[arg(long, global = true, value_name = "FILE")]
     state: Option<PathBuf>,
 
@@ -51,20 +52,26 @@ pub struct Args {
 pub enum Command {
     /// Join a room for good.
     Join {
+        /// The room's name.
         room: String,
         /// Show so many of its last messages.
         #[arg(long, value_name = "X", default_value_t = 0)]
         last: u64,
     },
     /// Leave a room.
-    Leave { room: String },
+    Leave {
+        /// The room's name.
+        room: String,
+    },
     /// Go by another name.
     Nick {
+        /// The new name.
         #[arg(value_name = "NEW")]
         new: String,
     },
     /// Say something in a room.
     Send {
+        /// The room's name, or @ and somebody's nick.
         room: String,
         /// What to say (after `--` if it begins with a dash).
         #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
@@ -78,12 +85,15 @@ pub enum Command {
     },
     /// Say something to one person.
     Dm {
+        /// Whom, by his nick.
         #[arg(value_name = "NICK")]
         whom: String,
+        /// What to say (after `--` if it begins with a dash).
         text: String,
     },
     /// Show what happens in rooms, and direct messages.
     Tail {
+        /// Their names.
         #[arg(required = true, value_name = "ROOM")]
         rooms: Vec<String>,
         /// Begin with so many of the last messages of each room.
@@ -95,6 +105,7 @@ pub enum Command {
     },
     /// Show the last messages of a room, or of a conversation (@NICK).
     History {
+        /// The room's name, or @ and the nick of somebody you talk with.
         #[arg(value_name = "ROOM|@NICK")]
         room: String,
         /// How many; more than there are shows all.
@@ -104,30 +115,46 @@ pub enum Command {
     /// List the rooms.
     Rooms,
     /// List who takes part in a room, and at which servers.
-    Who { room: String },
+    Who {
+        /// The room's name.
+        room: String,
+    },
     /// Put somebody out of a room.
     Kick {
+        /// The room's name.
         room: String,
+        /// Whom, by his nick.
         #[arg(value_name = "NICK")]
         whom: String,
+        /// Why: told to everybody there.
         reason: Option<String>,
     },
     /// Make somebody op of a room.
     Op {
+        /// The room's name.
         room: String,
+        /// Whom, by his nick.
         #[arg(value_name = "NICK")]
         whom: String,
     },
     /// Take op from somebody.
     Deop {
+        /// The room's name.
         room: String,
+        /// Whom, by his nick.
         #[arg(value_name = "NICK")]
         whom: String,
     },
     /// Show a room's topic, or set it.
-    Topic { room: String, text: Option<String> },
+    Topic {
+        /// The room's name.
+        room: String,
+        /// The new topic ("" clears it).
+        text: Option<String>,
+    },
     /// Say how long a room's messages are kept; older ones are erased on every server.
     Keep {
+        /// The room's name.
         room: String,
         /// The messages of so many days.
         #[arg(long)]
@@ -201,19 +228,27 @@ impl Args {
             Some(file) => IdentityAt::File(file.clone()),
             None => IdentityAt::StateFolder,
         };
-        let outbox = match (&self.state, &self.command) {
+        let outbox = self.outbox()?;
+        let nick = self.nick.clone();
+        Ok(Options { nick, identity, start, outbox, direct: Direct::Ignore, patience })
+    }
+
+    /// Where what is said is kept.
+    ///
+    /// # Errors
+    /// `--state` with a command that says nothing.
+    pub fn outbox(&self) -> Result<OutboxAt, Trouble> {
+        match (&self.state, &self.command) {
             (Some(file), None | Some(Command::Send { .. } | Command::Dm { .. })) => {
-                OutboxAt::File(file.clone())
+                Ok(OutboxAt::File(file.clone()))
             }
             (Some(_), Some(_)) => {
                 let why = "--state is for send, dm and the session in the terminal";
-                return Err(Trouble::Usage(why.into()));
+                Err(Trouble::Usage(why.into()))
             }
-            (None, None) => OutboxAt::BesideIdentity,
-            (None, Some(_)) => OutboxAt::Nowhere,
-        };
-        let nick = self.nick.clone();
-        Ok(Options { nick, identity, start, outbox, direct: Direct::Ignore, patience })
+            (None, None) => Ok(OutboxAt::BesideIdentity),
+            (None, Some(_)) => Ok(OutboxAt::Nowhere),
+        }
     }
 }
 
@@ -246,6 +281,32 @@ mod tests {
             let line = format!("chatty --nick ann {line}");
             let args = Args::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(args.nick.as_deref(), Some("ann"), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_outbox_is_for_commands_that_say_something() {
+        let outbox = |line: &str| {
+            Args::try_parse_from(format!("chatty --state F {line}").split_whitespace())
+                .unwrap()
+                .outbox()
+        };
+        for line in ["", "send lobby hi", "dm bob hi"] {
+            assert!(matches!(outbox(line), Ok(OutboxAt::File(_))), "{line}");
+        }
+        for line in ["status", "verify", "bench", "rooms", "who lobby", "tail lobby", "join lobby"]
+        {
+            assert!(matches!(outbox(line), Err(Trouble::Usage(_))), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        for command in Args::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let name = (command.get_name(), argument.get_id());
+                assert!(argument.get_help().is_some(), "{name:?} has no help");
+            }
         }
     }
 

@@ -67,6 +67,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Trouble> {
+    args.outbox()?;
     let cluster = args.cluster()?;
     let out = Out::new(args.json);
     match &args.command {

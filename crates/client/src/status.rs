@@ -15,8 +15,10 @@ use crate::out::{Out, Paint};
 /// A server has this long to take the client and to answer.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
-/// A certificate with fewer days left stands out.
-const CERTIFICATE_DAYS: u64 = 30;
+/// A certificate with fewer days left stands out…
+const CERTIFICATE_DAYS: i64 = 30;
+/// … and with fewer than these it is urgent: as in the server's log.
+const CERTIFICATE_URGENT_DAYS: i64 = 7;
 
 #[derive(Serialize)]
 struct ServerObject {
@@ -38,7 +40,7 @@ struct Report {
     sessions: u32,
     lag: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_days_left: Option<u64>,
+    certificate_days_left: Option<i64>,
     links: Vec<LinkObject>,
     vector: BTreeMap<String, u64>,
     rooms: Vec<RoomObject>,
@@ -79,7 +81,7 @@ impl Report {
             uptime_s: status.uptime_s,
             sessions: status.sessions,
             lag: status.lag,
-            certificate_days_left: status.certificate_ends_ms.map(days_left),
+            certificate_days_left: status.certificate_ends_ms.map(|ms| days_left(ms, now_ms())),
             links: status.links.iter().map(link).collect(),
             vector: status
                 .vector
@@ -162,13 +164,7 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
         report.lag
     );
     if let Some(days) = report.certificate_days_left {
-        let left = match days {
-            0 => "certificate ends within a day".into(),
-            _ => format!("certificate good for {days} days"),
-        };
-        let shown =
-            if days < CERTIFICATE_DAYS { paint.text("33", &left) } else { paint.quiet(&left) };
-        text += &format!("\n  {shown}");
+        text += &format!("\n  {}", certificate(paint, days));
     }
     if report.standing != Standing::Sound.to_string() {
         let what = match report.standing.as_str() {
@@ -191,10 +187,33 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
     text
 }
 
-/// Whole days until then, 0 if it is past.
-fn days_left(ends_ms: u64) -> u64 {
+/// How long a certificate is good, in words; the more urgent, the plainer.
+fn certificate(paint: Paint, days: i64) -> String {
+    let urgent = |left: &str| paint.text("31", &format!("{left}: renew it now"));
+    match days {
+        ..0 => urgent("certificate has ended"),
+        0 => urgent("certificate ends within a day"),
+        1..CERTIFICATE_URGENT_DAYS => urgent(&format!("certificate ends in {}", self::days(days))),
+        CERTIFICATE_URGENT_DAYS..CERTIFICATE_DAYS => {
+            paint.text("33", &format!("certificate ends in {days} days: renew it"))
+        }
+        _ => paint.quiet(&format!("certificate good for {days} days")),
+    }
+}
+
+fn days(days: i64) -> String {
+    if days == 1 { "1 day".into() } else { format!("{days} days") }
+}
+
+fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_millis(ends_ms).saturating_sub(now).as_secs() / 86_400
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whole days until then, below 0 if it is past.
+fn days_left(ends_ms: u64, now_ms: u64) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    signed(ends_ms).saturating_sub(signed(now_ms)).div_euclid(86_400_000)
 }
 
 fn span(seconds: u64) -> String {
@@ -203,5 +222,30 @@ fn span(seconds: u64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_certificate_is_told_from_one_that_ends_and_both_from_one_that_is_good() {
+        const DAY_MS: u64 = 86_400_000;
+        let now = 100 * DAY_MS;
+        let left = |ends_ms| days_left(ends_ms, now);
+        assert_eq!(left(now - 1), -1, "past is past");
+        assert_eq!(left(now - DAY_MS), -1);
+        assert_eq!((left(now), left(now + DAY_MS - 1), left(now + DAY_MS)), (0, 0, 1));
+        assert_eq!(left(0), -100);
+
+        let words = |days| certificate(Paint::None, days);
+        assert_eq!(words(-1), "certificate has ended: renew it now");
+        assert_eq!(words(0), "certificate ends within a day: renew it now");
+        assert_eq!(words(1), "certificate ends in 1 day: renew it now");
+        assert_eq!(words(6), "certificate ends in 6 days: renew it now");
+        assert_eq!(words(7), "certificate ends in 7 days: renew it");
+        assert_eq!(words(29), "certificate ends in 29 days: renew it");
+        assert_eq!(words(30), "certificate good for 30 days");
     }
 }
