@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
+use crate::event::{Event, first_eight};
 use crate::id::{AccountId, Log, Origin, RoomId};
 use crate::io::Standing;
 use crate::wire::{DecodeError, wire};
@@ -43,7 +43,7 @@ wire! {
         1 => Ping(Ping),
         /// I am.
         2 => Pong(Ping),
-        /// A hash of what I hold; answered with [`Frame::Vector`] if it differs from yours.
+        /// A hash of what I hold, contents included; answered with [`Frame::Vector`] if it differs from yours.
         3 => Digest(Digest),
         /// All that I hold on disk, log by log.
         4 => Vector(Haves),
@@ -111,11 +111,26 @@ pub struct Ping {
     pub clock_ms: u64,
 }
 
-/// Eight bytes over the sender's durable vector.
+/// Eight bytes over all that the sender holds on disk, contents included: [`Digest::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest {
-    /// [`crate::vector::Vector::digest`].
+    /// The hash.
     pub hash: u64,
+}
+
+impl Digest {
+    /// Equal for equal prefixes with equal chains, given by log. An event that was erased here and not
+    /// there makes no difference: it keeps its place in the chain.
+    pub fn of(haves: impl IntoIterator<Item = Have>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for Have { log, upto, chain } in haves {
+            hasher.update(&log.origin.to_bytes());
+            hasher.update(&log.shard.to_be_bytes());
+            hasher.update(&upto.to_be_bytes());
+            hasher.update(&chain.to_be_bytes());
+        }
+        Self { hash: first_eight(&hasher.finalize()) }
+    }
 }
 
 /// A durable prefix of one log.
