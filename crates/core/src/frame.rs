@@ -4,12 +4,13 @@
 //! digest; `Want` is at once graft, gap repair and catch-up (Leitao, Pereira, Rodrigues:
 //! Epidemic Broadcast Trees, 2007). The table of kinds is in `docs/protocol.md`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, first_eight};
-use crate::id::{AccountId, Log, Origin, RoomId};
+use crate::event::{Event, Retention, first_eight};
+use crate::id::{AccountId, Log, Origin, RoomId, Slot};
 use crate::io::Standing;
 use crate::wire::{DecodeError, wire};
 
@@ -72,7 +73,7 @@ wire! {
 
 /// Minor version of the protocol between servers; unknown frame kinds are skipped, unknown event
 /// kinds are kept and forwarded. The major version is in the ALPN (`chatty-s/1`).
-pub const SERVER_MINOR: u16 = 0;
+pub const SERVER_MINOR: u16 = 1;
 
 /// Who is speaking, beyond what the certificate says. The connection's driver reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,6 +88,17 @@ pub struct Hello {
     pub addr: String,
     /// How far the sender's disk is to be believed.
     pub standing: Standing,
+    /// What all servers are to have configured alike; from minor version 1 on.
+    pub common: Option<Common>,
+}
+
+/// What all servers of a cluster are to have in their configurations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Common {
+    /// Whose disks count: with other voters, *replicated* is said of something else.
+    pub voters: BTreeSet<Slot>,
+    /// What rooms keep that say nothing: where it differs, whoever sets a room's floor decides.
+    pub retention: Retention,
 }
 
 impl Hello {
@@ -96,9 +108,14 @@ impl Hello {
     /// # Errors
     /// The known fields do not parse.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        postcard::take_from_bytes(body)
-            .map(|(hello, _)| hello)
-            .map_err(|_| DecodeError::Malformed(0))
+        let malformed = |_| DecodeError::Malformed(0);
+        let (first, rest) = postcard::take_from_bytes(body).map_err(malformed)?;
+        let (minor, origin, wall_ms, addr, standing) = first;
+        let common = match minor {
+            0 => None,
+            _ => postcard::take_from_bytes(rest).map_err(malformed)?.0,
+        };
+        Ok(Self { minor, origin, wall_ms, addr, standing, common })
     }
 }
 
@@ -241,4 +258,37 @@ pub struct PresenceUpdate {
     pub here: Vec<(AccountId, Option<RoomId>)>,
     /// No longer.
     pub gone: Vec<(AccountId, Option<RoomId>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_is_read_from_every_minor_version() {
+        let voters = ["s1", "s2"].map(|name| Slot::new(name).unwrap()).into();
+        let common = Common { voters, retention: Retention { age_ms: 7, messages: 0 } };
+        let mut hello = Hello {
+            minor: SERVER_MINOR,
+            origin: Origin::new(5),
+            wall_ms: 9,
+            addr: "s1:7".into(),
+            standing: Standing::Lossy,
+            common: Some(common),
+        };
+        let mut body = postcard::to_allocvec(&hello).unwrap();
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()));
+        let cut = Hello::decode(&body[..body.len() - 1]);
+        assert_eq!(cut, Err(DecodeError::Malformed(0)));
+        body.push(1);
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()), "a newer one goes on");
+
+        // The first one ended earlier.
+        (hello.minor, hello.common) = (0, None);
+        let mut body = postcard::to_allocvec(&hello).unwrap();
+        body.pop();
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()));
+        body.push(1);
+        assert_eq!(Hello::decode(&body), Ok(hello));
+    }
 }

@@ -171,6 +171,7 @@ fn a_peer_that_breaks_the_protocol_is_cut_off() {
         wall_ms: 0,
         addr: String::new(),
         standing: Standing::Sound,
+        common: None,
     };
     assert_eq!(cut(Frame::Hello(hello)), "closed the link to s2: it sent a second Hello");
     let want = crate::frame::Want {
