@@ -51,6 +51,8 @@ pub struct Replica {
     /// Why the disk takes no writes.
     pub(crate) refusing: Option<String>,
     course: Course,
+    /// What was here when a drain began.
+    drained: Vector,
     pub(crate) certificate_ends_ms: Option<u64>,
     out: VecDeque<Output>,
 }
@@ -81,17 +83,19 @@ enum Course {
 pub struct Drain {
     /// Clients still attached.
     pub sessions: usize,
-    /// Linked servers whose disks lack events of this run's log, and how many.
+    /// Linked servers whose disks lack events that are to be there, and how many.
     pub missing: Vec<(Slot, u64)>,
-    /// Servers of the configuration that are not linked: nothing is known of them, so they are not
-    /// waited for.
+    /// Such events that are not on a majority of the voters' disks.
+    pub not_replicated: u64,
+    /// Servers of the configuration that are not linked: they are waited for only as part of a
+    /// majority.
     pub unreachable: Vec<Slot>,
 }
 
 impl Drain {
     /// Whether nobody would miss this server now.
     pub fn is_done(&self) -> bool {
-        self.sessions == 0 && self.missing.is_empty()
+        self.sessions == 0 && self.missing.is_empty() && self.not_replicated == 0
     }
 }
 
@@ -120,6 +124,7 @@ impl Replica {
             start,
             refusing: None,
             course: Course::Serving,
+            drained: Vector::new(),
             certificate_ends_ms: None,
             out: VecDeque::new(),
             config: Arc::new(config),
@@ -456,6 +461,7 @@ impl Replica {
     fn on_drain(&mut self) {
         if self.course == Course::Serving {
             self.course = Course::Draining;
+            self.drained = self.broadcast.held();
             self.hand_over();
         }
     }
@@ -467,14 +473,19 @@ impl Replica {
     }
 
     /// What a drain still waits for: by the other disks' own word, never by what was sent.
+    /// It waits for what was here when it began, and for what this run has written since. What comes
+    /// from others later is theirs to pass on; under load some of that is always on its way.
     pub fn drain(&self) -> Drain {
-        let missing = |peer: &Peer| match self.broadcast.missing_on(&peer.slot) {
+        let mut all = self.drained.clone();
+        all.raise(Log::of(self.config.me.origin), self.broadcast.next_seq() - 1);
+        let missing = |peer: &Peer| match self.broadcast.missing_on(&peer.slot, &all) {
             0 => None,
             events => Some((peer.slot.clone(), events)),
         };
         Drain {
             sessions: self.sessions.attached(),
             missing: self.links.values().filter_map(missing).collect(),
+            not_replicated: self.broadcast.not_replicated(&all),
             unreachable: self.unreachable(),
         }
     }
