@@ -49,7 +49,9 @@ pub struct Replica {
     pub(crate) retaining: Retaining,
     start: Start,
     /// Why the disk takes no writes.
-    pub(crate) refusing: Option<String>,
+    refusing: Option<String>,
+    /// Why it takes none of clients.
+    no_room: Option<String>,
     course: Course,
     /// What was here when a drain began.
     drained: Vector,
@@ -123,6 +125,7 @@ impl Replica {
             retaining: Retaining::new(config.timing.floor_period, now),
             start,
             refusing: None,
+            no_room: None,
             course: Course::Serving,
             drained: Vector::new(),
             certificate_ends_ms: None,
@@ -148,6 +151,7 @@ impl Replica {
             Input::Drained(session, bytes) => self.on_drained(session, bytes),
             Input::Persisted(token, committed) => self.on_persisted(now, token, &committed),
             Input::PersistFailed(_, why) => self.on_persist_failed(why),
+            Input::Room(room) => self.on_room(room),
             Input::ReadDone(token, rows) => self.on_read_done(now, token, rows),
             Input::Drain => self.on_drain(),
             Input::Resume => self.on_resume(),
@@ -394,7 +398,7 @@ impl Replica {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced
-        } else if self.refusing.is_some() || self.broadcast.runs_twice() {
+        } else if self.refuses_writes().is_some() || self.broadcast.runs_twice() {
             ServerState::ReadOnly
         } else {
             ServerState::Ready
@@ -434,12 +438,34 @@ impl Replica {
             Severity::Error,
             format!("the disk refused a write: {why}; no writes are taken until it takes them"),
         );
-        if self.refusing.replace(why).is_some() || self.links.is_empty() {
-            return;
+        if self.refusing.replace(why).is_none() && !self.links.is_empty() {
+            self.hand_over();
         }
-        let servers = self.other_servers();
-        let sessions: Vec<SessionId> = self.sessions.ids().collect();
-        self.deliver_answer(sessions, Item::Leaving(Moving { servers }));
+    }
+
+    /// What clients write is better kept elsewhere, what other servers have goes on coming.
+    fn on_room(&mut self, room: Result<(), String>) {
+        let had = self.no_room.is_none();
+        match &room {
+            Err(why) if had => {
+                let what = "no writes of clients are taken until there is room (reading and \
+                            replicating go on)";
+                self.log(Severity::Error, format!("{why}; {what}"));
+            }
+            Ok(()) if !had => {
+                self.log(Severity::Info, "the disk has room again: writes are taken".into());
+            }
+            Err(_) | Ok(()) => {}
+        }
+        self.no_room = room.err();
+        if had && self.no_room.is_some() && !self.links.is_empty() {
+            self.hand_over();
+        }
+    }
+
+    /// Why no writes are taken from clients, if it is the disk's fault.
+    pub(crate) fn refuses_writes(&self) -> Option<&str> {
+        self.refusing.as_deref().or(self.no_room.as_deref())
     }
 
     fn on_read_done(&mut self, now: Now, token: ReadToken, rows: Rows) {

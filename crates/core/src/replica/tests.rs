@@ -374,6 +374,27 @@ fn a_disk_that_refuses_a_write_is_told_of_and_its_recovery_too() {
 }
 
 #[test]
+fn a_disk_without_room_for_what_clients_write_is_told_of_and_takes_what_others_wrote() {
+    let mut replica = linked();
+    let full = || Input::Room(Err("full".into()));
+    replica.handle(at(3), full());
+    replica.handle(at(3), full());
+    assert_eq!(replica.state(), ServerState::ReadOnly);
+    let what = "full; no writes of clients are taken until there is room (reading and replicating \
+                go on)";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Error, what)], "once");
+
+    replica.handle(at(4), Input::Frame(LINK, pushed(1)));
+    assert!(save(&mut replica).is_some_and(|batch| batch.entries.len() == 1));
+    assert_eq!(replica.state(), ServerState::ReadOnly, "a write that is done proves no room");
+
+    replica.handle(at(5), Input::Room(Ok(())));
+    assert_eq!(replica.state(), ServerState::Ready);
+    let what = "the disk has room again: writes are taken";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Info, what)]);
+}
+
+#[test]
 fn a_body_that_no_server_takes_is_not_appended() {
     let mut replica = linked();
     let about = (RoomId::new(7), AccountId::new(8), Mid::new(9));
