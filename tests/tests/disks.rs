@@ -157,39 +157,86 @@ impl Drop for Volume {
     }
 }
 
+/// The reserve of a server on a small volume.
+const RESERVE_MIB: u64 = 32;
+
+/// Moves the data of servers that are down to small volumes, each with a small reserve.
+fn on_small_volumes<const N: usize>(cluster: &TestCluster, servers: [&str; N]) -> [Volume; N] {
+    servers.map(|server| {
+        let folder = data(cluster, server);
+        let kept = folder.with_extension("kept");
+        fs::rename(&folder, &kept).expect("moved");
+        let volume = Volume::mount(folder.clone(), 160);
+        let copied = Command::new("cp").arg("-a").arg(kept.join(".")).arg(&folder).status();
+        assert!(copied.is_ok_and(|status| status.success()), "its data is there now");
+        let config = folder.with_file_name("server.toml");
+        let text = fs::read_to_string(&config).expect("its configuration");
+        let reserve = format!("disk_reserve_mib = {RESERVE_MIB}");
+        fs::write(&config, text.replace("# disk_reserve_mib = 256", &reserve)).expect("written");
+        volume
+    })
+}
+
+impl Volume {
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Somebody else fills the volume, until so many MiB are left.
+    fn fill(&self, left_mib: u64) {
+        let df = Command::new("df").args(["--output=avail", "-B1"]).arg(&self.0).output();
+        let free = String::from_utf8(df.expect("df runs").stdout).expect("a table");
+        let free: u64 = free.split_whitespace().last().and_then(|n| n.parse().ok()).expect(&free);
+        let bytes = free.saturating_sub(left_mib << 20);
+        let mut file = File::create(self.filler()).expect("a file");
+        // A full volume may end it earlier.
+        let _ = std::io::copy(&mut std::io::repeat(0).take(bytes), &mut file);
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.filler()).expect("it was filled");
+    }
+}
+
+#[track_caller]
+fn wait_state(cluster: &TestCluster, server: &str, state: &str) {
+    eventually(&format!("{server} is {state}"), LONG, || {
+        let status = cluster.status_of(server);
+        (status["state"] == state).then_some(()).ok_or_else(|| status.to_string())
+    });
+}
+
+/// What a server has is read from it, while no other one answers.
+#[track_caller]
+fn assert_reads_alone(cluster: &TestCluster, server: &str, others: [&str; 2], least: usize) {
+    for other in others {
+        cluster.signal(other, Signal::SIGSTOP);
+    }
+    // By somebody who is known there: a new account would be a write.
+    let read = cluster.person("writer").on(server).ok(&["history", ROOM, "--last", "1000"]);
+    for other in others {
+        cluster.signal(other, Signal::SIGCONT);
+    }
+    assert!(read.len() >= least, "{} lines are read from {server}", read.len());
+}
+
 #[test]
 fn a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     let cluster = TestCluster::up(3);
     cluster.ok(&["down"]);
-    let folder = data(&cluster, "s3");
-    let kept = folder.with_extension("kept");
-    fs::rename(&folder, &kept).expect("moved");
-    let volume = Volume::mount(folder.clone(), 160);
-    let copied = Command::new("cp").arg("-a").arg(kept.join(".")).arg(&folder).status();
-    assert!(copied.is_ok_and(|status| status.success()), "the data is moved to the small volume");
-    let config = cluster.dir().join("servers/s3/server.toml");
-    let text_of = fs::read_to_string(&config).expect("its configuration");
-    let text_of = text_of.replace("# disk_reserve_mib = 256", "disk_reserve_mib = 32");
-    fs::write(&config, text_of).expect("written");
+    let [volume] = on_small_volumes(&cluster, ["s3"]);
     cluster.start_all();
     let mut said = fill(&cluster, 20);
     cluster.wait_converged();
+    let pid = cluster.pid("s3");
 
-    // Somebody else fills the volume, up to the last byte.
-    let filler = folder.join("filler");
-    let _ = Command::new("dd")
-        .arg("if=/dev/zero")
-        .arg(format!("of={}", filler.display()))
-        .args(["bs=1M"])
-        .output();
+    // Up to the last byte.
+    volume.fill(0);
     let first = cluster.person("ann").on("s3").say(ROOM, "while it is full");
     said.insert("while it is full".into());
     assert_eq!(first["level"], "replicated", "another server took it: {first}");
     assert_ne!(first["server"], "s3", "{first}");
-    eventually("s3 says that it takes no writes", LONG, || {
-        let status = cluster.status_of("s3");
-        (status["state"] == "read only").then_some(()).ok_or_else(|| status.to_string())
-    });
+    wait_state(&cluster, "s3", "read only");
     assert!(log_of(&cluster, "s3").contains("the disk is full"), "the log gives the reason");
     // By somebody who is known there: a new account would be a write.
     let read = cluster.person("writer").on("s3").run(&["history", ROOM, "--last", "1000"]);
@@ -208,20 +255,63 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself() {
     assert!(reason.contains("s2 does not answer"), "{reason}");
     assert!(verified.errors.contains("the servers do not show the same"), "{verified:?}");
     assert!(verified.errors.contains("no answer of s2"), "{verified:?}");
+    assert_reads_alone(&cluster, "s3", ["s1", "s2"], 20);
 
-    // A restart while it is full harms nothing.
-    cluster.signal("s3", Signal::SIGKILL);
-    let started = cluster.script(&["start", "s3"]);
-    drop(started); // it may say that there is no room at all
-    said.insert("after the restart".into());
-    cluster.person("ann").on("s1").say(ROOM, "after the restart");
-
-    fs::remove_file(&filler).expect("room again");
-    cluster.ok(&["start", "s3"]);
+    // There is room again, and nobody does anything.
+    volume.empty();
+    wait_state(&cluster, "s3", "ready");
+    assert_eq!(cluster.pid("s3"), pid, "it is the same process");
     assert_all_there(&cluster, &said);
     let receipt = cluster.person("bob").on("s3").say(ROOM, "there is room");
     assert_eq!(receipt["server"], "s3", "{receipt}");
+    said.insert("there is room".into());
+    cluster.wait_converged();
+
+    // A restart while it is full harms nothing. It says so before anybody writes.
+    volume.fill(RESERVE_MIB / 8);
+    cluster.signal("s3", Signal::SIGKILL);
+    let before = log_of(&cluster, "s3").len();
+    cluster.ok(&["start", "s3"]);
+    wait_state(&cluster, "s3", "read only");
+    assert!(log_of(&cluster, "s3")[before..].contains("the disk is full"), "and gives the reason");
+    assert_reads_alone(&cluster, "s3", ["s1", "s2"], 22);
+    cluster.person("ann").on("s1").say(ROOM, "after the restart");
+    said.insert("after the restart".into());
+
+    volume.empty();
+    wait_state(&cluster, "s3", "ready");
+    assert_all_there(&cluster, &said);
     cluster.person("ann").ok(&["verify"]);
     cluster.ok(&["down"]);
-    drop(volume);
+}
+
+#[test]
+fn servers_in_their_reserve_take_no_writes_and_go_on_replicating() {
+    let cluster = TestCluster::up(3);
+    cluster.ok(&["down"]);
+    let volumes = on_small_volumes(&cluster, ["s2", "s3"]);
+    cluster.start_all();
+    cluster.person("ann").say(ROOM, "before");
+    cluster.wait_converged();
+    for volume in &volumes {
+        volume.fill(RESERVE_MIB / 2);
+    }
+    for server in ["s2", "s3"] {
+        wait_state(&cluster, server, "read only");
+    }
+
+    let ann = cluster.person("ann").on("s1");
+    for nth in 0..10 {
+        let receipt = ann.say(ROOM, &format!("message {nth}"));
+        assert_eq!((&receipt["level"], &receipt["server"]), (&"replicated".into(), &"s1".into()));
+    }
+    for server in ["s2", "s3"] {
+        assert_eq!(cluster.status_of(server)["state"], "read only");
+        let receipt = cluster.person("ann").on(server).say(ROOM, &format!("through {server}"));
+        assert_eq!(receipt["server"], "s1", "the only one that takes it: {receipt}");
+    }
+    volumes.iter().for_each(Volume::empty);
+    cluster.wait_converged();
+    assert_eq!(cluster.one_history(ROOM).len(), 13);
+    cluster.ok(&["down"]);
 }

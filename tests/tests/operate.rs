@@ -127,6 +127,32 @@ fn a_drain_that_takes_too_long_says_what_is_missing_where_and_changes_nothing() 
 }
 
 #[test]
+fn what_is_on_one_disk_alone_is_not_left_behind_by_a_drain_unless_it_is_forced() {
+    let cluster = TestCluster::up(3);
+    cluster.ok(&["kill", "s2", "s3"]);
+    let ann = cluster.person("ann").on("s1");
+    assert_eq!(ann.say(ROOM, "on one disk")["level"], "stored");
+    // Another run has nothing to say: its data is that of the run before.
+    cluster.ok(&["kill", "s1"]);
+    cluster.ok(&["start", "s1"]);
+    let pid = cluster.pid("s1");
+
+    let refused = cluster.operate_on("s1", "drain", &["--limit", "1"]).unwrap_err();
+    assert!(refused.contains("not on the disks of most voters yet"), "{refused}");
+    assert!(refused.contains("(not linked: s2, s3)"), "{refused}");
+    assert_eq!(cluster.pid("s1"), pid, "it goes on");
+    assert_eq!(cluster.history("s1", ROOM).len(), 1, "and takes clients");
+
+    let done = cluster.operate_on("s1", "drain", &["--limit", "1", "--force"]).expect("it stops");
+    assert!(done.contains("not on the disks of most voters yet"), "{done}");
+    assert_eq!(cluster.status_of("s1")["state"], "down");
+    // The command waits until it has let go of its data.
+    cluster.start_all();
+    cluster.wait_converged();
+    cluster.operate_on("s1", "drain", &[]).expect("now most disks have it");
+}
+
+#[test]
 fn a_drain_that_is_interrupted_is_given_up() {
     let cluster = TestCluster::up(2);
     let ann = cluster.person("ann").on("s1");

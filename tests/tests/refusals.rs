@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use chatty_tests::{TestCluster, programs};
+use chatty_tests::{LONG, TestCluster, eventually, programs};
 
 /// Runs a server that must refuse to; gives what it said.
 #[track_caller]
@@ -142,4 +142,40 @@ fn a_server_of_another_cluster_gets_no_link() {
     assert_eq!(receipt["level"], "stored", "no second disk took it");
     assert_eq!(two.status_of("s1")["rooms"][0]["messages"], 1, "nothing came over");
     assert_eq!(one.history("s2", "lobby").len(), 1, "nothing went over");
+}
+
+/// Whether a server's log has an error with these words.
+fn has_error(cluster: &TestCluster, server: &str, words: &str) -> Result<(), String> {
+    let log = cluster.dir().join("servers").join(server).join("log");
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let found = log.lines().any(|line| line.contains("ERROR") && line.contains(words));
+    found.then_some(()).ok_or(log)
+}
+
+#[test]
+fn servers_with_other_lists_of_servers_do_not_link_and_both_say_why() {
+    let cluster = TestCluster::up(3);
+    cluster.ok(&["down"]);
+    let config = cluster.dir().join("servers/s1/server.toml");
+    let right = fs::read_to_string(&config).expect("init wrote it");
+    let (shorter, _) = right.split_once("[[servers]]\nname = \"s3\"").expect("s3 comes last");
+    fs::write(&config, shorter).expect("ours");
+    let mut check = Command::new(programs().join("chatty-server"));
+    let checked = check.args(["check", "--config"]).arg(&config).status();
+    assert!(checked.is_ok_and(|status| status.success()), "alone it is a good one of two servers");
+
+    cluster.ok(&["start", "s1"]);
+    cluster.ok(&["start", "s2"]);
+    let why = "the voters are s1, s2, by s2 they are s1, s2, s3";
+    for server in ["s1", "s2"] {
+        eventually("the reason is in the log", LONG, || has_error(&cluster, server, why));
+    }
+    let receipt = cluster.person("ann").on("s1").say("lobby", "on one disk");
+    assert_eq!(receipt["level"], "stored", "two of two would be no majority of three: {receipt}");
+
+    cluster.ok(&["stop", "s1"]);
+    fs::write(&config, right).expect("ours");
+    cluster.ok(&["start", "s1"]);
+    let receipt = cluster.person("bob").on("s1").say("lobby", "on two disks");
+    assert_eq!(receipt["level"], "replicated", "{receipt}");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::event::Retention;
+use crate::frame::Common;
 use crate::id::{ClusterId, Generation, Origin, ServerId, Slot};
 use crate::session::ServerAddr;
 use crate::token::TokenKey;
@@ -109,6 +110,11 @@ impl Config {
     /// The voters.
     pub fn voters(&self) -> impl Iterator<Item = &Slot> {
         self.servers.iter().take(VOTERS_MAX).map(|server| &server.name)
+    }
+
+    /// What all servers are to have configured alike.
+    pub fn common(&self) -> Common {
+        Common { voters: self.voters().cloned().collect(), retention: self.retention }
     }
 
     /// On how many voters' disks an event must be to count as replicated.

@@ -4,12 +4,13 @@
 //! digest; `Want` is at once graft, gap repair and catch-up (Leitao, Pereira, Rodrigues:
 //! Epidemic Broadcast Trees, 2007). The table of kinds is in `docs/protocol.md`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Event;
-use crate::id::{AccountId, Log, Origin, RoomId};
+use crate::event::{Event, Retention, first_eight};
+use crate::id::{AccountId, Log, Origin, RoomId, Slot};
 use crate::io::Standing;
 use crate::wire::{DecodeError, wire};
 
@@ -43,7 +44,7 @@ wire! {
         1 => Ping(Ping),
         /// I am.
         2 => Pong(Ping),
-        /// A hash of what I hold; answered with [`Frame::Vector`] if it differs from yours.
+        /// A hash of what I hold, contents included; answered with [`Frame::Vector`] if it differs from yours.
         3 => Digest(Digest),
         /// All that I hold on disk, log by log.
         4 => Vector(Haves),
@@ -72,7 +73,7 @@ wire! {
 
 /// Minor version of the protocol between servers; unknown frame kinds are skipped, unknown event
 /// kinds are kept and forwarded. The major version is in the ALPN (`chatty-s/1`).
-pub const SERVER_MINOR: u16 = 0;
+pub const SERVER_MINOR: u16 = 1;
 
 /// Who is speaking, beyond what the certificate says. The connection's driver reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -87,6 +88,17 @@ pub struct Hello {
     pub addr: String,
     /// How far the sender's disk is to be believed.
     pub standing: Standing,
+    /// What all servers are to have configured alike; from minor version 1 on.
+    pub common: Option<Common>,
+}
+
+/// What all servers of a cluster are to have in their configurations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Common {
+    /// Whose disks count: with other voters, *replicated* is said of something else.
+    pub voters: BTreeSet<Slot>,
+    /// What rooms keep that say nothing: where it differs, whoever sets a room's floor decides.
+    pub retention: Retention,
 }
 
 impl Hello {
@@ -96,9 +108,14 @@ impl Hello {
     /// # Errors
     /// The known fields do not parse.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        postcard::take_from_bytes(body)
-            .map(|(hello, _)| hello)
-            .map_err(|_| DecodeError::Malformed(0))
+        let malformed = |_| DecodeError::Malformed(0);
+        let (first, rest) = postcard::take_from_bytes(body).map_err(malformed)?;
+        let (minor, origin, wall_ms, addr, standing) = first;
+        let common = match minor {
+            0 => None,
+            _ => postcard::take_from_bytes(rest).map_err(malformed)?.0,
+        };
+        Ok(Self { minor, origin, wall_ms, addr, standing, common })
     }
 }
 
@@ -111,11 +128,26 @@ pub struct Ping {
     pub clock_ms: u64,
 }
 
-/// Eight bytes over the sender's durable vector.
+/// Eight bytes over all that the sender holds on disk, contents included: [`Digest::of`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digest {
-    /// [`crate::vector::Vector::digest`].
+    /// The hash.
     pub hash: u64,
+}
+
+impl Digest {
+    /// Equal for equal prefixes with equal chains, given by log. An event that was erased here and not
+    /// there makes no difference: it keeps its place in the chain.
+    pub fn of(haves: impl IntoIterator<Item = Have>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for Have { log, upto, chain } in haves {
+            hasher.update(&log.origin.to_bytes());
+            hasher.update(&log.shard.to_be_bytes());
+            hasher.update(&upto.to_be_bytes());
+            hasher.update(&chain.to_be_bytes());
+        }
+        Self { hash: first_eight(&hasher.finalize()) }
+    }
 }
 
 /// A durable prefix of one log.
@@ -226,4 +258,37 @@ pub struct PresenceUpdate {
     pub here: Vec<(AccountId, Option<RoomId>)>,
     /// No longer.
     pub gone: Vec<(AccountId, Option<RoomId>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_is_read_from_every_minor_version() {
+        let voters = ["s1", "s2"].map(|name| Slot::new(name).unwrap()).into();
+        let common = Common { voters, retention: Retention { age_ms: 7, messages: 0 } };
+        let mut hello = Hello {
+            minor: SERVER_MINOR,
+            origin: Origin::new(5),
+            wall_ms: 9,
+            addr: "s1:7".into(),
+            standing: Standing::Lossy,
+            common: Some(common),
+        };
+        let mut body = postcard::to_allocvec(&hello).unwrap();
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()));
+        let cut = Hello::decode(&body[..body.len() - 1]);
+        assert_eq!(cut, Err(DecodeError::Malformed(0)));
+        body.push(1);
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()), "a newer one goes on");
+
+        // The first one ended earlier.
+        (hello.minor, hello.common) = (0, None);
+        let mut body = postcard::to_allocvec(&hello).unwrap();
+        body.pop();
+        assert_eq!(Hello::decode(&body), Ok(hello.clone()));
+        body.push(1);
+        assert_eq!(Hello::decode(&body), Ok(hello));
+    }
 }

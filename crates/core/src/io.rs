@@ -78,6 +78,8 @@ pub enum Input {
     /// The batch could not be written: nothing of it is on the disk, and it is tried again when
     /// the store says so with another `Persisted` for the same token.
     PersistFailed(PersistToken, String),
+    /// The disk has no room any more for what clients write, and why; or it has again.
+    Room(Result<(), String>),
     /// The answer to a read.
     ReadDone(ReadToken, Rows),
     /// The operator wants the server empty before it stops: send the clients elsewhere and take no

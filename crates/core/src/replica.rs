@@ -49,8 +49,12 @@ pub struct Replica {
     pub(crate) retaining: Retaining,
     start: Start,
     /// Why the disk takes no writes.
-    pub(crate) refusing: Option<String>,
+    refusing: Option<String>,
+    /// Why it takes none of clients.
+    no_room: Option<String>,
     course: Course,
+    /// What was here when a drain began.
+    drained: Vector,
     pub(crate) certificate_ends_ms: Option<u64>,
     out: VecDeque<Output>,
 }
@@ -81,17 +85,19 @@ enum Course {
 pub struct Drain {
     /// Clients still attached.
     pub sessions: usize,
-    /// Linked servers whose disks lack events of this run's log, and how many.
+    /// Linked servers whose disks lack events that are to be there, and how many.
     pub missing: Vec<(Slot, u64)>,
-    /// Servers of the configuration that are not linked: nothing is known of them, so they are not
-    /// waited for.
+    /// Such events that are not on a majority of the voters' disks.
+    pub not_replicated: u64,
+    /// Servers of the configuration that are not linked: they are waited for only as part of a
+    /// majority.
     pub unreachable: Vec<Slot>,
 }
 
 impl Drain {
     /// Whether nobody would miss this server now.
     pub fn is_done(&self) -> bool {
-        self.sessions == 0 && self.missing.is_empty()
+        self.sessions == 0 && self.missing.is_empty() && self.not_replicated == 0
     }
 }
 
@@ -119,7 +125,9 @@ impl Replica {
             retaining: Retaining::new(config.timing.floor_period, now),
             start,
             refusing: None,
+            no_room: None,
             course: Course::Serving,
+            drained: Vector::new(),
             certificate_ends_ms: None,
             out: VecDeque::new(),
             config: Arc::new(config),
@@ -143,6 +151,7 @@ impl Replica {
             Input::Drained(session, bytes) => self.on_drained(session, bytes),
             Input::Persisted(token, committed) => self.on_persisted(now, token, &committed),
             Input::PersistFailed(_, why) => self.on_persist_failed(why),
+            Input::Room(room) => self.on_room(room),
             Input::ReadDone(token, rows) => self.on_read_done(now, token, rows),
             Input::Drain => self.on_drain(),
             Input::Resume => self.on_resume(),
@@ -389,7 +398,7 @@ impl Replica {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced
-        } else if self.refusing.is_some() || self.broadcast.runs_twice() {
+        } else if self.refuses_writes().is_some() || self.broadcast.runs_twice() {
             ServerState::ReadOnly
         } else {
             ServerState::Ready
@@ -429,12 +438,34 @@ impl Replica {
             Severity::Error,
             format!("the disk refused a write: {why}; no writes are taken until it takes them"),
         );
-        if self.refusing.replace(why).is_some() || self.links.is_empty() {
-            return;
+        if self.refusing.replace(why).is_none() && !self.links.is_empty() {
+            self.hand_over();
         }
-        let servers = self.other_servers();
-        let sessions: Vec<SessionId> = self.sessions.ids().collect();
-        self.deliver_answer(sessions, Item::Leaving(Moving { servers }));
+    }
+
+    /// What clients write is better kept elsewhere, what other servers have goes on coming.
+    fn on_room(&mut self, room: Result<(), String>) {
+        let had = self.no_room.is_none();
+        match &room {
+            Err(why) if had => {
+                let what = "no writes of clients are taken until there is room (reading and \
+                            replicating go on)";
+                self.log(Severity::Error, format!("{why}; {what}"));
+            }
+            Ok(()) if !had => {
+                self.log(Severity::Info, "the disk has room again: writes are taken".into());
+            }
+            Err(_) | Ok(()) => {}
+        }
+        self.no_room = room.err();
+        if had && self.no_room.is_some() && !self.links.is_empty() {
+            self.hand_over();
+        }
+    }
+
+    /// Why no writes are taken from clients, if it is the disk's fault.
+    pub(crate) fn refuses_writes(&self) -> Option<&str> {
+        self.refusing.as_deref().or(self.no_room.as_deref())
     }
 
     fn on_read_done(&mut self, now: Now, token: ReadToken, rows: Rows) {
@@ -456,6 +487,7 @@ impl Replica {
     fn on_drain(&mut self) {
         if self.course == Course::Serving {
             self.course = Course::Draining;
+            self.drained = self.broadcast.held();
             self.hand_over();
         }
     }
@@ -467,14 +499,19 @@ impl Replica {
     }
 
     /// What a drain still waits for: by the other disks' own word, never by what was sent.
+    /// It waits for what was here when it began, and for what this run has written since. What comes
+    /// from others later is theirs to pass on; under load some of that is always on its way.
     pub fn drain(&self) -> Drain {
-        let missing = |peer: &Peer| match self.broadcast.missing_on(&peer.slot) {
+        let mut all = self.drained.clone();
+        all.raise(Log::of(self.config.me.origin), self.broadcast.next_seq() - 1);
+        let missing = |peer: &Peer| match self.broadcast.missing_on(&peer.slot, &all) {
             0 => None,
             events => Some((peer.slot.clone(), events)),
         };
         Drain {
             sessions: self.sessions.attached(),
             missing: self.links.values().filter_map(missing).collect(),
+            not_replicated: self.broadcast.not_replicated(&all),
             unreachable: self.unreachable(),
         }
     }

@@ -183,7 +183,7 @@ impl Replica {
         };
         here.len() >= config.majority()
             && !self.clock.is_fenced()
-            && self.refusing.is_none()
+            && self.refuses_writes().is_none()
             && !self.broadcast.runs_twice()
             && here.into_iter().max_by_key(|slot| score(slot)) == Some(me)
     }

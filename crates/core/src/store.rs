@@ -476,6 +476,15 @@ pub trait Store {
     /// Nothing of the batch is on the disk; it may be offered again.
     fn commit(&mut self, batch: &Batch) -> Result<Committed, StoreError>;
 
+    /// Whether there is room for what clients write. What other servers have may find room after that:
+    /// it is on their disks anyway, and must come to this one to be safe.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    fn room(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// A handle to read with.
     fn reader(&self) -> Self::Reader;
 }

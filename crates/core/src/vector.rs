@@ -79,17 +79,6 @@ impl Vector {
         let ahead = self.0.iter().map(|(log, upto)| upto.saturating_sub(other.upto(*log)));
         ahead.fold(0, u64::saturating_add)
     }
-
-    /// Eight bytes that are equal for equal vectors.
-    pub fn digest(&self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        for (log, upto) in &self.0 {
-            hasher.update(&log.origin.to_bytes());
-            hasher.update(&log.shard.to_be_bytes());
-            hasher.update(&upto.to_be_bytes());
-        }
-        crate::event::first_eight(&hasher.finalize())
-    }
 }
 
 impl FromIterator<(Log, u64)> for Vector {
@@ -135,11 +124,6 @@ mod tests {
         #[test]
         fn ahead_of_is_zero_exactly_when_covered(a in vector(), b in vector()) {
             prop_assert_eq!(a.ahead_of(&b) == 0, b.covers_all(&a));
-        }
-
-        #[test]
-        fn equal_digests_mean_equal_vectors(a in vector(), b in vector()) {
-            prop_assert_eq!(a.digest() == b.digest(), a == b);
         }
 
         #[test]

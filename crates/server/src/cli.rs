@@ -8,6 +8,7 @@ use chatty_net::pki::SERVER_VALIDITY;
 use clap::{Args, Parser, Subcommand};
 
 use crate::backup::Summary;
+use crate::control::Otherwise;
 use crate::init::{self, Cluster, InitError, Wanted};
 use crate::{backup, check, config, control, run};
 
@@ -56,8 +57,9 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// Send a running server's clients to the others, wait until they have all of its log on disk,
-    /// stop it. Ended early, or when the time is over, the server goes on as before.
+    /// Send a running server's clients to the others, wait until most voters and all linked servers
+    /// have all of its data on disk, stop it. Ended early, or when the time is over, the server goes
+    /// on as before.
     Drain {
         /// Its configuration.
         #[arg(long)]
@@ -65,6 +67,9 @@ enum Command {
         /// Wait for so many seconds at most.
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         limit: u32,
+        /// When the time is over, stop it all the same.
+        #[arg(long)]
+        force: bool,
     },
     /// Write all data of a server, running or not, to a file.
     Backup {
@@ -157,7 +162,10 @@ pub fn main() -> ExitCode {
         Command::Reissue { dir, name } => reissue(&dir, &name),
         Command::Renew { dir, validity, names } => renew(&dir, &names, validity.span()),
         Command::Reload { config } => reload(&config),
-        Command::Drain { config, limit } => drain(&config, Duration::from_secs(limit.into())),
+        Command::Drain { config, limit, force } => {
+            let otherwise = if force { Otherwise::Stop } else { Otherwise::Resume };
+            drain(&config, Duration::from_secs(limit.into()), otherwise)
+        }
         Command::Backup { config, out } => backup(&config, &out),
         Command::Restore { from, config, dir } => restore(&config, &from, dir.as_deref()),
         Command::Check { config } => check(&config),
@@ -217,9 +225,10 @@ fn reload(config: &Path) -> Done {
     Ok(())
 }
 
-fn drain(config: &Path, limit: Duration) -> Done {
+fn drain(config: &Path, limit: Duration, otherwise: Otherwise) -> Done {
     let config = config::load(config)?;
-    let done = control::drain(&config, limit, |line| println!("{}: {line}", config.name))?;
+    let done =
+        control::drain(&config, limit, otherwise, |line| println!("{}: {line}", config.name))?;
     println!("{}: stopped: {done}", config.name);
     Ok(())
 }

@@ -18,6 +18,9 @@ pub const FULL: u32 = 20;
 /// Another run of the same disk is linked and answers.
 pub const DUPLICATE_DISK: u32 = 21;
 
+/// The servers' configurations do not fit each other.
+pub const CONFIGURED: u32 = 22;
+
 /// How a connection ended.
 #[derive(Debug)]
 pub(crate) struct Lost {
@@ -39,6 +42,9 @@ impl Lost {
     }
 }
 
+/// How a reason begins that the other side gave.
+pub(crate) const BY_THE_OTHER_SIDE: &str = "closed by the other side: ";
+
 /// Closes a connection. If it is closed already, the first reason stands.
 pub(crate) fn close(connection: &Connection, code: u32, why: &str) {
     if connection.close_reason().is_none() {
@@ -52,7 +58,7 @@ pub(crate) fn reason(error: &chatty_net::ConnectionError) -> String {
         chatty_net::ConnectionError::ApplicationClosed(close) => {
             let text = String::from_utf8_lossy(&close.reason);
             let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            format!("closed by the other side: {text}")
+            format!("{BY_THE_OTHER_SIDE}{text}")
         }
         chatty_net::ConnectionError::LocallyClosed => "closed here".into(),
         error => error.to_string(),

@@ -451,7 +451,8 @@ token_key = "token.key"
 # session_queue_kib = {session_queue}
 # live_queue_kib = {live_queue}
 # unsaved_kib = {unsaved}
-# MiB left free on the volume of `data`: below that, writes are refused and reads go on.
+# MiB left free on the volume of `data`: below that, writes of clients are refused and reads go on;
+# below a quarter of it, so is what other servers have.
 # disk_reserve_mib = {DISK_RESERVE_MIB}
 # Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
 # started again.

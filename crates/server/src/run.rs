@@ -177,6 +177,8 @@ impl Running {
             origin,
             addr: config.address().into(),
             standing: standing.subscribe(),
+            common: core.common().into(),
+            differs: Arc::default(),
             servers: config.servers.clone().into(),
             gates: Arc::new(others.iter().filter_map(gate).collect()),
             doors: doors.clone(),
@@ -281,8 +283,12 @@ async fn accept(endpoint: Endpoint, greeter: Greeter, gateway: Gateway) {
                     let (slot, dialled_by) = (identity.slot.clone(), identity.server);
                     match greeter.introduce(connection, identity, dialled_by).await {
                         Ok(()) => {}
-                        // It may be the one of two connections dialled at once that goes.
-                        Err(why @ (GreetError::Link(_) | GreetError::Duplicate)) => {
+                        // It may be the one of two connections dialled at once that goes; or it was told.
+                        Err(
+                            why @ (GreetError::Link(_)
+                            | GreetError::Duplicate
+                            | GreetError::Configured(_)),
+                        ) => {
                             tracing::debug!(peer = %slot, "no link: {why}");
                         }
                         Err(why) => tracing::info!(peer = %slot, "no link: {why}"),

@@ -93,7 +93,8 @@ impl Seeds {
         let events = || vec![Arc::new(event(1)), Arc::new(event(2))];
         let logs = || Logs { logs: vec![LOG] };
         let (addr, standing) = ("s1:7".into(), Standing::Lossy);
-        let hello = Hello { minor: 0, origin: LOG.origin, wall_ms: 9, addr, standing };
+        let common = None;
+        let hello = Hello { minor: 0, origin: LOG.origin, wall_ms: 9, addr, standing, common };
         let mut bytes = Vec::new();
         Frame::Hello(hello.clone()).encode_body(&mut bytes);
         self.keep("frame", &bytes);

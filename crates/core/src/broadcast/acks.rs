@@ -212,13 +212,22 @@ impl Broadcast {
         self.links.get(&link).is_some_and(|link| link.told)
     }
 
-    /// How many events of this run's log are not known to be on that server's disk.
-    pub fn missing_on(&self, slot: &Slot) -> u64 {
-        let held = self.logs.get(&self.own).map_or(0, super::LogState::held);
-        // Also on a disk that counts for nothing else: what it announced of this run is there.
+    /// How many of these events are not known to be on that server's disk.
+    pub fn missing_on(&self, slot: &Slot, of: &Vector) -> u64 {
         let holder = self.slots.get(slot).map(|holder| holder.server);
         let disk = holder.and_then(|server| self.disks.get(&server));
-        held.saturating_sub(disk.and_then(|disk| disk.get(&self.own)).copied().unwrap_or(0))
+        // A disk that counts for nothing has at least what it announced of this run.
+        let rolled_back = holder.is_some_and(|server| self.rolled_back.contains(&server));
+        count_missing(of, |log| match disk {
+            _ if rolled_back && log != self.own => u64::MAX,
+            Some(disk) if !self.is_forked(log) => disk.get(&log).copied().unwrap_or(0),
+            _ => 0,
+        })
+    }
+
+    /// How many of these events are not known to be on a majority of the voters' disks.
+    pub fn not_replicated(&self, of: &Vector) -> u64 {
+        count_missing(of, |log| self.replicated_upto(log))
     }
 
     /// Who holds each slot, as far as this server knows.
@@ -295,4 +304,9 @@ impl Broadcast {
     pub const fn server(&self) -> ServerId {
         self.server
     }
+}
+
+fn count_missing(of: &Vector, there: impl Fn(Log) -> u64) -> u64 {
+    let missing = of.iter().map(|(log, upto)| upto.saturating_sub(there(log)));
+    missing.fold(0, u64::saturating_add)
 }

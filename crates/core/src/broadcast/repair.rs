@@ -135,19 +135,20 @@ impl Broadcast {
     }
 
     pub(super) fn send_digest(&mut self, link: LinkId) {
-        let hash = self.durable.digest();
+        let digest = self.digest();
         if let Some(link) = self.links.get_mut(&link) {
-            link.asked = Some((hash, self.durable.clone()));
+            link.asked = Some((digest.hash, self.durable.clone()));
         }
-        self.send_control(link, Frame::Digest(Digest { hash }));
+        self.send_control(link, Frame::Digest(digest));
     }
 
     pub(super) fn on_digest(&mut self, link: LinkId, hash: u64) {
+        let now = self.digest().hash;
         let Some(from) = self.links.get_mut(&link) else { return };
         // Equal hashes say as much as the whole vector: its disk holds what ours does, or did when
         // it was asked.
         let asked = from.asked.take_if(|(asked, _)| *asked == hash).map(|(_, vector)| vector);
-        let held = if hash == self.durable.digest() { Some(self.durable.clone()) } else { asked };
+        let held = if hash == now { Some(self.durable.clone()) } else { asked };
         let Some(held) = held else {
             self.send_vector(link);
             return;

@@ -9,21 +9,27 @@
 use std::collections::BTreeMap;
 
 use super::{Broadcast, Frame};
-use crate::frame::{HAVES_MAX, Have, Haves, RolledBack};
+use crate::frame::{Digest, HAVES_MAX, Have, Haves, RolledBack};
 use crate::id::{LinkId, Log, ServerId};
 use crate::io::{Output, Peer, Severity, Standing};
 
 impl Broadcast {
+    /// All that is on the disk, by log, with the chains.
+    fn on_disk(&self) -> impl Iterator<Item = Have> + '_ {
+        self.durable.iter().filter_map(|(log, upto)| {
+            let chain = self.logs.get(&log)?.durable_chain;
+            Some(Have { log, upto, chain })
+        })
+    }
+
+    /// A hash of it.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.on_disk())
+    }
+
     /// Tells all that is on the disk. The receiver knows the end by a frame that is not full.
     pub(super) fn send_vector(&mut self, link: LinkId) {
-        let haves: Vec<Have> = self
-            .durable
-            .iter()
-            .filter_map(|(log, upto)| {
-                let chain = self.logs.get(&log)?.durable_chain;
-                Some(Have { log, upto, chain })
-            })
-            .collect();
+        let haves: Vec<Have> = self.on_disk().collect();
         let full = haves.len() / HAVES_MAX;
         let (full, rest) = haves.split_at(full * HAVES_MAX);
         for piece in full.chunks(HAVES_MAX).chain([rest]) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Feeds, Limits, Me, Mesh, Timing};
-use crate::event::{Retention, Topic};
+use crate::event::{CHAIN_START, Retention, Topic};
 use crate::frame::{Have, Haves};
 use crate::id::{ClusterId, Log, Origin, ServerId};
 use crate::io::Standing;
@@ -96,10 +96,55 @@ fn a_drain_waits_for_the_word_of_the_other_disk() {
     assert_eq!(replica.drain(), Drain::default());
     assert!(replica.drain().is_done());
 
-    // A server that is not linked is named, and not waited for.
+    // A server that is not linked is named, and not waited for if it has all that is here.
     replica.handle(at(5), Input::LinkDown(LINK));
     assert_eq!(replica.drain().unreachable, [slot(2)]);
     assert!(replica.drain().is_done());
+}
+
+#[test]
+fn a_drain_waits_for_a_majority_of_the_disks_though_nobody_is_linked() {
+    let mut replica = linked();
+    let about = (RoomId::new(7), AccountId::new(8), Mid::new(9));
+    let topic = Body::from(Topic { nick: "ann".into(), text: "tea".into() });
+    replica.append(at(2), Hlc::default(), about, &topic).unwrap();
+    save(&mut replica);
+    replica.handle(at(4), Input::LinkDown(LINK));
+    replica.handle(at(4), Input::Drain);
+    let drain = replica.drain();
+    assert_eq!((drain.missing.len(), drain.not_replicated), (0, 2));
+    assert!(!drain.is_done(), "its disk alone has it");
+}
+
+/// An event of the other server, pushed.
+fn pushed(seq: u64) -> Frame {
+    let event = |seq| {
+        Arc::new(Event {
+            seq,
+            hlc: Hlc::at_ms(1_700_000_000_000 + seq),
+            wall_ms: 1_700_000_000_000,
+            room: RoomId::new(7),
+            actor: AccountId::new(8),
+            mid: Mid::new(9),
+            kind: 60_000,
+            body: Vec::new(),
+        })
+    };
+    let chain = (1..=seq).fold(CHAIN_START, |chain, seq| event(seq).chain(chain));
+    let (log, events) = (Log::of(Origin::at(1_700_000_000_000, 2)), vec![event(seq)]);
+    Frame::Events(crate::frame::Events { log, base: seq, hops: 0, events, chain })
+}
+
+#[test]
+fn a_drain_waits_for_what_was_here_when_it_began_and_not_for_what_others_say_later() {
+    let mut replica = linked();
+    replica.handle(at(2), Input::Frame(LINK, pushed(1)));
+    replica.handle(at(2), Input::Drain);
+    replica.handle(at(2), Input::Frame(LINK, pushed(2)));
+    save(&mut replica);
+    // The other server makes them, and has not said that they are on its disk.
+    assert_eq!(replica.drain().missing, [(slot(2), 1)]);
+    assert_eq!(replica.drain().not_replicated, 1);
 }
 
 #[test]
@@ -171,6 +216,7 @@ fn a_peer_that_breaks_the_protocol_is_cut_off() {
         wall_ms: 0,
         addr: String::new(),
         standing: Standing::Sound,
+        common: None,
     };
     assert_eq!(cut(Frame::Hello(hello)), "closed the link to s2: it sent a second Hello");
     let want = crate::frame::Want {
@@ -324,6 +370,27 @@ fn a_disk_that_refuses_a_write_is_told_of_and_its_recovery_too() {
     replica.handle(at(4), Input::Persisted(token, Committed { outcomes, ..Committed::default() }));
     assert_eq!(replica.state(), ServerState::Ready);
     let what = "the disk takes writes again";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Info, what)]);
+}
+
+#[test]
+fn a_disk_without_room_for_what_clients_write_is_told_of_and_takes_what_others_wrote() {
+    let mut replica = linked();
+    let full = || Input::Room(Err("full".into()));
+    replica.handle(at(3), full());
+    replica.handle(at(3), full());
+    assert_eq!(replica.state(), ServerState::ReadOnly);
+    let what = "full; no writes of clients are taken until there is room (reading and replicating \
+                go on)";
+    assert_eq!(logged(&outputs(&mut replica)), [(Severity::Error, what)], "once");
+
+    replica.handle(at(4), Input::Frame(LINK, pushed(1)));
+    assert!(save(&mut replica).is_some_and(|batch| batch.entries.len() == 1));
+    assert_eq!(replica.state(), ServerState::ReadOnly, "a write that is done proves no room");
+
+    replica.handle(at(5), Input::Room(Ok(())));
+    assert_eq!(replica.state(), ServerState::Ready);
+    let what = "the disk has room again: writes are taken";
     assert_eq!(logged(&outputs(&mut replica)), [(Severity::Info, what)]);
 }
 

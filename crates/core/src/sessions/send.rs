@@ -120,7 +120,7 @@ impl Replica {
                        server does";
             return Err(refusal(request, Code::NotReady, why));
         }
-        if let Some(why) = &self.refusing {
+        if let Some(why) = self.refuses_writes() {
             let why = format!("the disk of this server takes no writes ({why}); another one does");
             return Err(refusal(request, Code::Storage, why));
         }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Command, Reply, socket};
+use super::{Command, Otherwise, Reply, socket};
 use crate::config::Config;
 use crate::data_dir::{self, DataDirError};
 
@@ -82,9 +82,15 @@ impl Asked {
 ///
 /// # Errors
 /// See [`AskError`]. A server that could not be drained in time goes on as before.
-pub fn drain(config: &Config, limit: Duration, tell: impl FnMut(&str)) -> Result<String, AskError> {
+pub fn drain(
+    config: &Config,
+    limit: Duration,
+    otherwise: Otherwise,
+    tell: impl FnMut(&str),
+) -> Result<String, AskError> {
     let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    let what = Asked::begin(&config.data, &Command::Drain { limit_ms })?.finish(tell)?;
+    let command = Command::Drain { limit_ms, otherwise };
+    let what = Asked::begin(&config.data, &command)?.finish(tell)?;
     let until = Instant::now() + END_LIMIT;
     // Its lock goes with the process.
     while let Err(DataDirError::InUse { .. }) = data_dir::check_free(&config.data) {

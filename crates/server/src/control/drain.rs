@@ -1,4 +1,5 @@
-//! Draining: the clients go, the log reaches every linked server's disk, then the server stops.
+//! Draining: the clients go, all that is here reaches every linked server's disk and a majority of the
+//! voters', then the server stops.
 //! Whoever asked stays to the end: if the connection ends before, the drain is given up, and the
 //! server takes clients again.
 
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use chatty_core::replica::Drain;
 
-use super::{Ask, Doors, Event, Link, Reply, ask};
+use super::{Ask, Doors, Event, Link, Otherwise, Reply, ask};
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,7 +25,12 @@ impl Drop for Draining<'_> {
 }
 
 /// See the module.
-pub(super) async fn drain(link: &mut Link, doors: &Doors, limit: Duration) -> std::io::Result<()> {
+pub(super) async fn drain(
+    link: &mut Link,
+    doors: &Doors,
+    limit: Duration,
+    otherwise: Otherwise,
+) -> std::io::Result<()> {
     let began = Instant::now();
     tracing::info!("draining");
     doors.tell(Event::Ask(Ask::Drain));
@@ -41,11 +47,17 @@ pub(super) async fn drain(link: &mut Link, doors: &Doors, limit: Duration) -> st
         }
         let left = waits_for(&state);
         if began.elapsed() >= limit {
-            let why = format!(
-                "not drained in {} s: {left}; the server goes on and takes clients again",
-                limit.as_secs_f64()
-            );
+            let what = format!("not drained in {} s: {left}", limit.as_secs_f64());
+            if otherwise == Otherwise::Stop {
+                draining.0 = None;
+                tracing::warn!("{what}; stopping all the same");
+                doors.tell(Event::Stop);
+                return link.say(&Reply::Done(what)).await;
+            }
             drop(draining);
+            let why = format!(
+                "{what}; the server goes on and takes clients again (--force stops it all the same)"
+            );
             return link.say(&Reply::Error(why)).await;
         }
         if left != told {
@@ -67,21 +79,30 @@ fn waits_for(state: &Drain) -> String {
         1 => parts.push("1 client is still attached".to_owned()),
         sessions => parts.push(format!("{sessions} clients are still attached")),
     }
+    let are = |events: u64| if events == 1 { "event is" } else { "events are" };
     for (slot, events) in &state.missing {
-        let what =
-            if *events == 1 { "event of this server is" } else { "events of this server are" };
-        parts.push(format!("{events} {what} not on the disk of {slot} yet"));
+        parts.push(format!("{events} {} not on the disk of {slot} yet", are(*events)));
+    }
+    if state.not_replicated > 0 {
+        let events = state.not_replicated;
+        let away = away(state);
+        parts.push(format!("{events} {} not on the disks of most voters yet{away}", are(events)));
     }
     parts.join(", ")
 }
 
 fn empty(state: &Drain) -> String {
-    let mut text = "no clients, and its log is on the disk of every linked server".to_owned();
-    if !state.unreachable.is_empty() {
-        let names: Vec<_> = state.unreachable.iter().map(ToString::to_string).collect();
-        text += &format!(" (not linked, and not waited for: {})", names.join(", "));
+    let all = "no clients, and all that it holds is on the disks of most voters and of every linked \
+               server";
+    format!("{all}{}", away(state))
+}
+
+fn away(state: &Drain) -> String {
+    if state.unreachable.is_empty() {
+        return String::new();
     }
-    text
+    let names: Vec<_> = state.unreachable.iter().map(ToString::to_string).collect();
+    format!(" (not linked: {})", names.join(", "))
 }
 
 #[cfg(test)]
@@ -92,13 +113,18 @@ mod tests {
     #[test]
     fn what_is_waited_for_is_told_in_words() {
         let slot = |name: &str| Slot::new(name).unwrap();
-        let state =
-            Drain { sessions: 2, missing: vec![(slot("s2"), 7)], unreachable: vec![slot("s3")] };
+        let state = Drain {
+            sessions: 2,
+            missing: vec![(slot("s2"), 7)],
+            not_replicated: 1,
+            unreachable: vec![slot("s3")],
+        };
         assert!(!state.is_done());
         assert_eq!(
             waits_for(&state),
-            "2 clients are still attached, 7 events of this server are not on the disk of s2 yet"
+            "2 clients are still attached, 7 events are not on the disk of s2 yet, 1 event is not on \
+             the disks of most voters yet (not linked: s3)"
         );
-        assert!(empty(&state).ends_with("(not linked, and not waited for: s3)"));
+        assert!(empty(&state).ends_with("every linked server (not linked: s3)"));
     }
 }

@@ -42,11 +42,25 @@ enum Command {
     Drain {
         /// For so many milliseconds at most.
         limit_ms: u64,
+        /// And then?
+        #[serde(default)]
+        otherwise: Otherwise,
     },
     /// Take the certificate's files anew.
     Reload,
     /// Give everything that is on disk.
     Backup,
+}
+
+/// What becomes of a server that is not drained in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Otherwise {
+    /// It goes on.
+    #[default]
+    Resume,
+    /// It stops all the same, and says what it leaves behind.
+    Stop,
 }
 
 /// What the server answers.
@@ -126,8 +140,8 @@ async fn command(link: &mut Link, door: &Door) -> std::io::Result<()> {
         }
     };
     match command {
-        Command::Drain { limit_ms } => {
-            drain::drain(link, &door.doors, Duration::from_millis(limit_ms)).await
+        Command::Drain { limit_ms, otherwise } => {
+            drain::drain(link, &door.doors, Duration::from_millis(limit_ms), otherwise).await
         }
         Command::Reload => {
             let reply = match door.renewer.reload_now().await {

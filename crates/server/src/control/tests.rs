@@ -57,7 +57,9 @@ async fn answer(line: &[u8]) -> String {
 #[tokio::test]
 async fn a_command_is_one_bounded_line_that_says_what_to_do() {
     let good = answer(b"{\"do\":\"drain\",\"limit_ms\":5}\n").await;
-    assert_eq!(good, "{\"done\":\"Drain { limit_ms: 5 }\"}\n");
+    assert_eq!(good, "{\"done\":\"Drain { limit_ms: 5, otherwise: Resume }\"}\n");
+    let forced = answer(b"{\"do\":\"drain\",\"limit_ms\":5,\"otherwise\":\"stop\"}\n").await;
+    assert_eq!(forced, "{\"done\":\"Drain { limit_ms: 5, otherwise: Stop }\"}\n");
     let endless = vec![b' '; 10_000];
     for bad in [&b"{\"do\":\"dance\"}\n"[..], b"\n", b"{\"do\":\"drain\"}\n", &endless] {
         let reply = answer(bad).await;

@@ -5,7 +5,7 @@
 //! acknowledged meanwhile. Damage ends the run: it is cut out before the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,6 +21,9 @@ const READERS: usize = 2;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// … up to this.
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// So often it is looked whether there is room, if nothing is written.
+const LOOK: Duration = Duration::from_secs(1);
 
 type Write = (PersistToken, Arc<Batch>);
 type Read = (ReadToken, Query);
@@ -93,8 +96,28 @@ fn read(reader: &impl Reader, jobs: &Mutex<Receiver<Read>>, doors: &Doors) {
     }
 }
 
+/// Whether the disk has room, as it was told.
+struct Room(bool);
+
+impl Room {
+    fn look(&mut self, store: &impl Store, doors: &Doors) {
+        let room = store.room();
+        if room.is_ok() != self.0 {
+            self.0 = room.is_ok();
+            doors.tell(Event::Input(Input::Room(room)));
+        }
+    }
+}
+
 fn write(mut store: impl Store, jobs: &Receiver<Write>, doors: &Doors) {
-    while let Ok((token, batch)) = jobs.recv() {
+    let mut room = Room(true);
+    loop {
+        room.look(&store, doors);
+        let (token, batch) = match jobs.recv_timeout(LOOK) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let mut told = String::new();
         let mut wait = RETRY_MIN;
         loop {
@@ -113,6 +136,7 @@ fn write(mut store: impl Store, jobs: &Receiver<Write>, doors: &Doors) {
                         told.clone_from(&why);
                         doors.tell(Event::Input(Input::PersistFailed(token, why)));
                     }
+                    room.look(&store, doors);
                     thread::sleep(wait);
                     wait = (wait * 2).min(RETRY_MAX);
                 }

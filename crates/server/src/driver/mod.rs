@@ -565,7 +565,7 @@ fn doing_input(input: &Input) -> Doing {
         Input::SessionDown(_) => Doing::SessionDown,
         Input::Drained(..) => Doing::Drained,
         Input::Persisted(..) => Doing::Persisted,
-        Input::PersistFailed(..) => Doing::PersistFailed,
+        Input::PersistFailed(..) | Input::Room(_) => Doing::PersistFailed,
         Input::ReadDone(..) => Doing::ReadDone,
         Input::Drain | Input::Resume | Input::Certificate(..) | Input::Stop => Doing::Operator,
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chatty_core::frame::{Class, Frame, Hello, SERVER_MINOR};
+use chatty_core::frame::{Class, Common, Frame, Hello, SERVER_MINOR};
 use chatty_core::id::{Origin, ServerId, Slot};
 use chatty_core::io::{Peer, Standing};
 use chatty_core::session::ServerAddr;
@@ -20,8 +20,9 @@ use chatty_net::link::{self, LinkError, LinkStreams};
 use chatty_net::{Connection, FrameReader, Identity, RecvStream};
 use tokio::sync::{Mutex, watch};
 
+use super::common::{Differs, voters_differ};
 use super::{Linked, may_link};
-use crate::close::{self, DUPLICATE, PROTOCOL, REFUSED};
+use crate::close::{self, CONFIGURED, DUPLICATE, Lost, PROTOCOL, REFUSED};
 use crate::driver::inbox::{Doors, Event};
 
 /// From the handshake to the other side's hello.
@@ -54,6 +55,9 @@ pub(crate) struct Greeter {
     pub(crate) addr: Arc<str>,
     /// Of this server's disk, as it is known now.
     pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) common: Arc<Common>,
+    /// What is told of the configuration of each server, as long as it is so.
+    pub(crate) differs: Arc<Differs>,
     pub(crate) servers: Arc<[ServerAddr]>,
     pub(crate) gates: Arc<BTreeMap<Slot, Gate>>,
     pub(crate) doors: Doors,
@@ -64,6 +68,8 @@ pub(crate) struct Greeter {
 pub(crate) enum GreetError {
     #[error("{0}")]
     MayNot(String),
+    #[error("{0}")]
+    Configured(String),
     #[error("no hello in {LIMIT:?}")]
     Late,
     #[error("its first frame is no hello")]
@@ -118,7 +124,8 @@ impl Greeter {
         let done = match may_link(&self.servers, &self.me, &other) {
             Ok(()) => tokio::time::timeout(LIMIT, self.exchange(&connection))
                 .await
-                .unwrap_or(Err(GreetError::Late)),
+                .unwrap_or(Err(GreetError::Late))
+                .and_then(|done| self.compare(&other, &done.0).map(|()| done)),
             Err(why) => Err(GreetError::MayNot(why)),
         };
         match done {
@@ -131,12 +138,29 @@ impl Greeter {
             Err(error) => {
                 let code = match error {
                     GreetError::MayNot(_) => REFUSED,
+                    GreetError::Configured(_) => CONFIGURED,
                     _ => PROTOCOL,
                 };
+                // The other side may have been quicker to see it.
+                let lost = connection.close_reason().map(|error| Lost::of(&error));
+                if let Some(Lost { code: Some(CONFIGURED), why }) = lost {
+                    self.differs.error(&other.slot, &why);
+                }
                 close::close(&connection, code, &error.to_string());
                 Err(error)
             }
         }
+    }
+
+    /// Whether the other server's configuration fits: an older version does not tell.
+    fn compare(&self, other: &Identity, hello: &Hello) -> Result<(), GreetError> {
+        let Some(theirs) = &hello.common else { return Ok(()) };
+        if let Some(why) = voters_differ((&self.me.slot, &self.common), (&other.slot, theirs)) {
+            self.differs.error(&other.slot, &why);
+            return Err(GreetError::Configured(why));
+        }
+        self.differs.compare_retention(&other.slot, self.common.retention, theirs.retention);
+        Ok(())
     }
 
     async fn exchange(
@@ -151,6 +175,7 @@ impl Greeter {
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
             addr: self.addr.to_string(),
             standing: *self.standing.borrow(),
+            common: Some(Common::clone(&self.common)),
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);

@@ -8,6 +8,7 @@
 //! So does a newer disk of the slot; an older one is refused before it touches anything. Another run
 //! of the same disk waits until the old one is known to be dead ([`contest`]).
 
+mod common;
 mod contest;
 mod dial;
 mod greet;
@@ -25,6 +26,7 @@ use chatty_core::session::ServerAddr;
 use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
+pub(crate) use common::Differs;
 pub(crate) use contest::{Contests, duplicate};
 pub(crate) use dial::{Dialler, PARALLEL};
 pub(crate) use greet::{Gate, GreetError, Greeter, Ready};

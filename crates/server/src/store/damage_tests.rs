@@ -227,15 +227,20 @@ fn mending_that_is_cut_short_is_done_again() {
 }
 
 #[test]
-fn writes_are_refused_while_the_reserve_is_touched() {
+fn writes_of_clients_are_refused_in_the_reserve_and_all_in_its_last_quarter() {
     let folder = TempDir::new().unwrap();
     let store = FjallStore::open(&folder.path().join("db")).unwrap();
-    let mut store = store.with_reserve(u64::MAX);
-    let batch = &batches(1)[0];
-    let refused = store.commit(batch).unwrap_err();
-    assert!(refused.to_string().contains("the disk is full"), "{refused}");
+    let free = store.free().unwrap();
+    let [first, second, third] = &batches(300)[..] else { unreachable!() };
     let mut store = store.with_reserve(0);
-    store.commit(batch).unwrap();
+    assert_eq!(store.room(), Ok(()));
+    store.commit(first).unwrap();
+    let mut store = store.with_reserve(free.saturating_mul(2));
+    assert!(store.room().unwrap_err().contains("the disk is full"));
+    store.commit(second).unwrap();
+    let mut store = store.with_reserve(free.saturating_mul(8));
+    let refused = store.commit(third).unwrap_err();
+    assert!(refused.to_string().contains("the disk is full"), "{refused}");
 }
 
 #[test]

@@ -47,6 +47,9 @@ use writes::Writes;
 /// The open database, or nothing while it cannot be opened again after a failed write.
 type Shared = Arc<RwLock<Option<Tables>>>;
 
+/// What other servers have is written until only this part of the reserve is left.
+const LEAST: u64 = 4;
+
 /// A disk in a folder.
 pub struct FjallStore {
     folder: PathBuf,
@@ -127,8 +130,9 @@ impl FjallStore {
         Ok(store)
     }
 
-    /// Refuses writes while less than this is free on the volume: the database does not recover
-    /// well from a write that found no room, and needs some to tidy up.
+    /// Has no room for what clients write while less than this is free on the volume, and refuses all
+    /// writes below a part of it ([`LEAST`]): the database does not recover well from a write that
+    /// found no room, and needs some to tidy up.
     #[must_use]
     pub const fn with_reserve(mut self, bytes: u64) -> Self {
         self.reserve = bytes;
@@ -141,18 +145,24 @@ impl FjallStore {
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    fn check_room(&self) -> Result<(), StoreError> {
+    /// Whether so many bytes are free on the volume.
+    fn check_free(&self, least: u64) -> Result<(), String> {
         const MIB: u64 = 1024 * 1024;
-        match self.free().filter(|free| *free < self.reserve) {
+        match self.free().filter(|free| *free < least) {
             None => Ok(()),
-            Some(free) => Err(StoreError::Io(format!(
+            Some(free) => Err(format!(
                 "the disk is full: {} MiB are free, {} MiB are kept in reserve; make room on the \
                  volume of {}",
                 free / MIB,
                 self.reserve / MIB,
                 self.folder.display()
-            ))),
+            )),
         }
+    }
+
+    /// Whether there is room for any write.
+    fn check_room(&self) -> Result<(), StoreError> {
+        self.check_free(self.reserve / LEAST).map_err(StoreError::Io)
     }
 
     /// Writes down, durably, that a new run of the server begins, and tells the newest run before
@@ -324,6 +334,10 @@ impl Store for FjallStore {
         let heads = self.heads_after(batch)?;
         let (rows, done) = with_tables(&self.shared, |tables| plan(&Frozen::now(tables), batch))?;
         self.write(Unsure { heads, rows, done })
+    }
+
+    fn room(&self) -> Result<(), String> {
+        self.check_free(self.reserve)
     }
 
     fn reader(&self) -> FjallReader {

@@ -36,7 +36,7 @@ impl World {
             }
             14 => Frame::Prune(Logs { logs: self.logs(input) }),
             15 => Frame::Forked(Logs { logs: self.logs(input) }),
-            16 => Frame::Digest(Digest { hash: self.replica.durable().digest() }),
+            16 => Frame::Digest(self.replica.broadcast().digest()),
             17 => {
                 let (announced, held) = (input.number(0), input.number(0));
                 Frame::RolledBack(RolledBack { log: self.log(input), announced, held })

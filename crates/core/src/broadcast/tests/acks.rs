@@ -2,10 +2,20 @@
 
 use super::world::*;
 use crate::config::Config;
+use crate::frame::Frame;
 use crate::id::{EventId, ServerId};
 use crate::io::{Peer, Standing};
 use crate::store::{Loaded, SlotHolder};
 use crate::vector::Vector;
+
+/// How much of what is here is not on that server's disk.
+fn missing_on(world: &World, n: u8) -> u64 {
+    world.broadcast.missing_on(&slot(n), &world.broadcast.held())
+}
+
+fn not_replicated(world: &World) -> u64 {
+    world.broadcast.not_replicated(&world.broadcast.held())
+}
 
 /// s1 of `servers` with two own events on its disk.
 fn written(servers: u8) -> World {
@@ -71,18 +81,51 @@ fn what_is_not_known_to_be_everywhere_is_carried_in_tokens() {
     assert_eq!(world.broadcast.not_everywhere(&slots[..2]), Vector::new());
     world.frame(3, have(&[(1, 2)]));
     assert_eq!(world.broadcast.not_everywhere(&slots), Vector::new());
-    assert_eq!(world.broadcast.missing_on(&slot(3)), 0);
+    assert_eq!(missing_on(&world, 3), 0);
+}
+
+#[test]
+fn a_drain_asks_what_of_all_that_is_here_a_disk_lacks() {
+    let mut world = World::new(&config(3), &loaded(&[(101, 3)]));
+    world.link(2);
+    world.frame(2, vector(&[]));
+    world.frame(2, events(2, 1, 4, 0));
+    assert_eq!(missing_on(&world, 2), 7, "of an earlier run, and of another server");
+    assert_eq!(not_replicated(&world), 7);
+    world.settle();
+    world.frame(2, have(&[(2, 4), (101, 1)]));
+    assert_eq!(missing_on(&world, 2), 2);
+    assert_eq!(not_replicated(&world), 2, "two of three disks have the others");
+
+    let Frame::Have(mut haves) = have(&[(101, 3)]) else { unreachable!() };
+    haves.haves[0].chain ^= 1;
+    world.frame(2, Frame::Have(haves));
+    assert_eq!(missing_on(&world, 2), 3, "it holds something else");
+}
+
+#[test]
+fn a_drain_asks_of_a_disk_that_was_put_back_for_this_run_alone() {
+    let mut world = World::new(&config(3), &loaded(&[(101, 3)]));
+    let put_back = Peer { standing: Standing::RolledBack, ..peer(2) };
+    world.broadcast.link_up(put_back, link(2));
+    world.frame(2, vector(&[(101, 3)]));
+    world.say();
+    assert_eq!(missing_on(&world, 2), 1);
+    world.settle();
+    world.frame(2, have(&[(1, 1)]));
+    assert_eq!(missing_on(&world, 2), 0);
+    assert_eq!(not_replicated(&world), 4, "it counts for nothing");
 }
 
 #[test]
 fn a_drain_asks_what_of_this_run_a_disk_lacks() {
     let mut world = written(2);
-    assert_eq!(world.broadcast.missing_on(&slot(2)), 2);
+    assert_eq!(missing_on(&world, 2), 2);
     world.frame(2, have(&[(1, 1)]));
-    assert_eq!(world.broadcast.missing_on(&slot(2)), 1);
+    assert_eq!(missing_on(&world, 2), 1);
     world.say();
-    assert_eq!(world.broadcast.missing_on(&slot(2)), 2, "also what is not written yet");
-    assert_eq!(world.broadcast.missing_on(&slot(9)), 3, "nobody is there");
+    assert_eq!(missing_on(&world, 2), 2, "also what is not written yet");
+    assert_eq!(missing_on(&world, 9), 3, "nobody is there");
 }
 
 #[test]

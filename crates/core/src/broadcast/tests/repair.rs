@@ -6,6 +6,8 @@ use super::world::*;
 use crate::config::{Config, Limits};
 use crate::event::Event;
 use crate::frame::{Frame, HAVES_MAX, Haves, Lagging, Push};
+use crate::id::ServerId;
+use crate::io::Output;
 
 const NOTHING: [&str; 0] = [];
 
@@ -347,4 +349,51 @@ fn a_window_that_ends_at_what_is_there_needs_nothing_more() {
     world.frame(3, want(2, 1, 2, Push::Unchanged));
     let said = world.pass_ms(100);
     assert_eq!(moments(&said, "to s3: want s2 3..3, and push"), [100]);
+}
+
+/// What two servers log when they link, the first holding three events of a run that is over, and the
+/// other as many.
+fn logged_by_both(chain_here: u64, chain_there: u64) -> [Vec<String>; 2] {
+    let side = |me: u8, chain: u64| {
+        let mut config = config(3);
+        (config.me.slot, config.me.server) = (slot(me), ServerId::new(me.into()));
+        config.me.origin = peer(me).origin;
+        let mut loaded = loaded(&[(101, 3)]);
+        loaded.logs[0].chain = chain;
+        World::new(&config, &loaded)
+    };
+    let mut sides = [side(1, chain_here), side(2, chain_there)];
+    sides[0].link(2);
+    sides[1].link(1);
+    let mut logged = [Vec::new(), Vec::new()];
+    // A digest, a vector or a digest in answer, and nothing more.
+    for _ in 0..4 {
+        for at in 0..2 {
+            let said: Vec<Output> =
+                std::iter::from_fn(|| sides[at].broadcast.poll_output()).collect();
+            for output in said {
+                match output {
+                    Output::Send { frame, .. } => {
+                        sides[1 - at].frame(at as u8 + 1, Frame::clone(&frame));
+                    }
+                    Output::Log(_, line) => {
+                        logged[at].push(line.split(':').next().unwrap().to_string());
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+    for (side, other) in sides.iter().zip([2, 1]) {
+        assert!(side.broadcast.has_told(link(other)));
+        let counted = side.broadcast.on_disk_of(&slot(other), log(101));
+        assert_eq!(counted, if chain_here == chain_there { 3 } else { 0 });
+    }
+    logged
+}
+
+#[test]
+fn logs_of_one_length_and_two_contents_are_found_when_their_servers_link() {
+    assert_eq!(logged_by_both(5, 5), [NOTHING; 2].map(Vec::from));
+    assert_eq!(logged_by_both(5, 6), [["FORK"], ["FORK"]]);
 }

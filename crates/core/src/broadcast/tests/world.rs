@@ -104,8 +104,7 @@ pub(super) fn prune(n: u8) -> Frame {
 
 /// The digest of a server that holds this.
 pub(super) fn digest(all: &[(u8, u64)]) -> Frame {
-    let vector: crate::vector::Vector = all.iter().map(|(n, upto)| (log(*n), *upto)).collect();
-    Frame::Digest(Digest { hash: vector.digest() })
+    Frame::Digest(Digest::of(haves(all).haves))
 }
 
 /// A server that held this much of these logs when it started.

@@ -228,6 +228,11 @@ fn a_server_whose_disk_or_clock_is_off_takes_no_messages() {
     world.fsync = Fsync::AtOnce;
     assert_eq!(send(&mut world, ann, 3, "three", Level::Stored), ["ann: three", "#4 stored on 1"]);
     assert_eq!(world.replica.state(), crate::session::ServerState::Ready);
+
+    world.give(Input::Room(Err("full".into())));
+    assert_eq!(world.heard(ann), ["leave for s2 s3"]);
+    let refused = "#5 Storage: the disk of this server takes no writes (full); another one does";
+    assert_eq!(send(&mut world, ann, 4, "four", Level::Stored), [refused]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A machine that was cloned with its memory: one run of a server goes on twice.
 
 use std::path::Path;
+use std::sync::{Mutex, OnceLock};
 
 use chatty_core::event::Event as LogEvent;
 use chatty_core::id::Log;
@@ -24,6 +25,52 @@ impl Made {
 
 fn origin() -> Origin {
     Origin::at(Clock::start().now().wall_ms, random::bits128().unwrap())
+}
+
+/// What all servers of this process have logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn gather() -> Self {
+        static LINES: OnceLock<Lines> = OnceLock::new();
+        let begin = || {
+            let lines = Self::default();
+            let to = lines.clone();
+            let logger = tracing_subscriber::fmt().with_ansi(false).with_target(false);
+            logger.with_writer(move || to.clone()).try_init().expect("the only logger");
+            lines
+        };
+        LINES.get_or_init(begin).clone()
+    }
+
+    /// Whether `FORK` was said of that run, in a line with these words.
+    fn fork(&self, origin: Origin, words: &str) -> bool {
+        let (bytes, log) = (self.0.lock().unwrap(), Log::of(origin).to_string());
+        String::from_utf8_lossy(&bytes).lines().any(|line| {
+            line.contains("ERROR FORK: ") && line.contains(&log) && line.contains(words)
+        })
+    }
+
+    async fn wait_for_fork(&self, origin: Origin, words: &str) {
+        let told = async {
+            while !self.fork(origin, words) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, told).await.unwrap_or_else(|_| panic!("no FORK: {words}"));
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn run(config: &Config, origin: Origin) -> Running {
@@ -78,7 +125,7 @@ fn events(data: &Path, origin: Origin) -> Vec<Arc<LogEvent>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_of_a_running_server_takes_no_writes_and_what_the_original_says_stays() {
-    let (made, origin) = (make(3), origin());
+    let (lines, made, origin) = (Lines::gather(), make(3), origin());
     let (s1, s2) = (made.start("s1").await, made.start("s2").await);
     let (config, clone_config) = made.clones();
     let original = run(&config, origin);
@@ -103,6 +150,7 @@ async fn a_clone_of_a_running_server_takes_no_writes_and_what_the_original_says_
     };
     let code = tokio::time::timeout(LIMIT, turned_away).await.expect("found out in time");
     assert_eq!(code, Code::NotReady, "another server is to be tried");
+    lines.wait_for_fork(origin, "the run goes on twice").await;
 
     ann.say_as("lobby", "the original goes on", mid(), 2).await;
     ann.answer_to(2).await.unwrap();
@@ -121,7 +169,7 @@ async fn a_clone_of_a_running_server_takes_no_writes_and_what_the_original_says_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clones_that_wrote_apart_take_no_more_writes_and_no_event_changes_its_content() {
-    let (made, origin) = (make(3), origin());
+    let (lines, made, origin) = (Lines::gather(), make(3), origin());
     let (config, clone_config) = made.clones();
     let (original, clone) = (run(&config, origin), run(&clone_config, origin));
     let mut ann = attach(&made, &config).await;
@@ -139,6 +187,7 @@ async fn clones_that_wrote_apart_take_no_more_writes_and_no_event_changes_its_co
         assert!(why.reason.contains("this server runs twice"), "{why:?}");
         assert_eq!(status(client).await.state, ServerState::ReadOnly);
     }
+    lines.wait_for_fork(origin, "the run goes on twice").await;
     // Whoever said something says it again elsewhere, as every client does.
     let mut bob = made.attach("s1").await;
     bob.say_as("lobby", "of the original", a, 1).await;
@@ -156,4 +205,35 @@ async fn clones_that_wrote_apart_take_no_more_writes_and_no_event_changes_its_co
         let held = events(&config::load(&made.config(name)).unwrap().data, origin);
         assert!(both.iter().any(|log| log.starts_with(&held)), "{name} mixed the two");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_one_length_of_a_run_and_its_clone_are_told_when_their_servers_link() {
+    let (lines, made, origin) = (Lines::gather(), make(3), origin());
+    let (config, clone_config) = made.clones();
+    let mut held = Vec::new();
+    for (name, config) in [("s1", &config), ("s2", &clone_config)] {
+        let (server, running) = (made.start(name).await, run(config, origin));
+        let mut client = attach(&made, config).await;
+        client.say_as("lobby", name, mid(), 1).await;
+        let on_both = |item: Item| match item {
+            Item::Sent(sent) => (sent.level == Level::Replicated).then_some(()),
+            Item::Replicated(_) => Some(()),
+            _ => None,
+        };
+        client.find(on_both).await;
+        stop(running).await;
+        stop(server).await;
+        held.push(events(&config::load(&made.config(name)).unwrap().data, origin));
+    }
+    assert_eq!(held[0].len(), held[1].len());
+    assert_ne!(held[0], held[1]);
+    assert!(!lines.fork(origin, ""), "nobody has seen both");
+
+    let (s1, s2) = (made.start("s1").await, made.start("s2").await);
+    for other in ["s1", "s2"] {
+        lines.wait_for_fork(origin, &format!("differs from the copy of {other}")).await;
+    }
+    stop(s1).await;
+    stop(s2).await;
 }

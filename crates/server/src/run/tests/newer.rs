@@ -2,7 +2,7 @@
 //! writes is kept and passed on.
 
 use chatty_core::event::{Body, Boot, CHAIN_START, Event as LogEvent, Msg};
-use chatty_core::frame::{Class, Digest, Events, Frame, Have, Hello, Ping, SERVER_MINOR};
+use chatty_core::frame::{Class, Common, Digest, Events, Frame, Have, Hello, Ping, SERVER_MINOR};
 use chatty_core::id::{AccountId, Log, RoomId};
 use chatty_core::io::Standing;
 use chatty_core::store::{Query, Reader, Rows};
@@ -50,6 +50,10 @@ impl Newer {
             wall_ms: Clock::start().now().wall_ms,
             addr: "127.0.0.1:9".into(),
             standing: Standing::Sound,
+            common: Some(Common {
+                voters: config.servers.iter().map(|server| server.name.clone()).collect(),
+                retention: config.retention,
+            }),
         });
         let mut body = Vec::new();
         hello.encode_body(&mut body);
