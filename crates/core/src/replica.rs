@@ -49,7 +49,7 @@ pub struct Replica {
     pub(crate) retaining: Retaining,
     start: Start,
     /// Why the disk takes no writes.
-    refusing: Option<String>,
+    pub(crate) refusing: Option<String>,
     /// Why it takes none of clients.
     no_room: Option<String>,
     course: Course,
