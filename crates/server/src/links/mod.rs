@@ -26,7 +26,6 @@ use chatty_core::session::ServerAddr;
 use chatty_net::{Connection, Identity};
 use tokio::sync::watch;
 
-pub(crate) use common::Differs;
 pub(crate) use contest::{Contests, duplicate};
 pub(crate) use dial::{Dialler, PARALLEL};
 pub(crate) use greet::{Gate, GreetError, Greeter, Ready};
