@@ -75,8 +75,8 @@ fn calm(servers: usize, feeds: Feeds, start: Start) -> Result<Cost, String> {
     if !cost.settled {
         return Err(format!("{servers} servers: prunes do not cease"));
     }
-    if cost.times.len() as u64 != cost.traffic.said || cost.traffic.said == 0 {
-        return Err(format!("{} of {} events arrived", cost.times.len(), cost.traffic.said));
+    if cost.times.events != cost.traffic.said || cost.traffic.said == 0 {
+        return Err(format!("{} of {} events arrived", cost.times.events, cost.traffic.said));
     }
     Ok(cost)
 }
@@ -149,7 +149,7 @@ fn few_links() -> Result<String, String> {
         "{}, {} asked for, {:.2} links on average",
         copies(&cost),
         cost.before.wants.frames + cost.traffic.wants.frames,
-        cost.hops.0
+        cost.hops.mean()
     );
     let whole = cost.before.wants.frames + cost.traffic.wants.frames == 0;
     let within = (least..=least + least / 100).contains(&cost.traffic.copies);
