@@ -14,6 +14,13 @@ use super::kept::{self, Kept};
 use super::page::{self, Growth, Page};
 use super::{Setting, measure};
 
+/// Sizes, by default.
+const SIZES: [u16; 6] = [3, 5, 25, 50, 200, 1000];
+/// Feeds, by default; 0 is all.
+const FEEDS: [u8; 3] = [0, 2, 1];
+/// Events that pass while memory is measured, by default, and with how many servers.
+const EVENTS: u64 = 1_000_000;
+const MEMORY: [u16; 2] = [3, 50];
 /// Sizes at which more and more is said, by default.
 const BUSY: [u16; 3] = [25, 50, 200];
 
@@ -21,11 +28,11 @@ const BUSY: [u16; 3] = [25, 50, 200];
 #[derive(Args, Clone, Debug)]
 pub struct Command {
     /// How many servers: each of these.
-    #[arg(long, value_delimiter = ',', default_values_t = [3, 5, 25, 50, 200, 1000],
+    #[arg(long, value_delimiter = ',', default_values_t = SIZES,
           value_parser = clap::value_parser!(u16).range(2..=1000))]
     servers: Vec<u16>,
     /// How many links push each log to a server: each of these; 0 is all.
-    #[arg(long, value_delimiter = ',', default_values_t = [0, 2, 1])]
+    #[arg(long, value_delimiter = ',', default_values_t = FEEDS)]
     feeds: Vec<u8>,
     /// Leave out what is measured while servers die.
     #[arg(long)]
@@ -34,10 +41,10 @@ pub struct Command {
     #[arg(long, value_delimiter = ',', default_values_t = BUSY)]
     busy: Vec<u16>,
     /// Events that pass while memory is measured; 0 leaves it out.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = EVENTS)]
     events: u64,
     /// Servers whose memory is measured: each of these.
-    #[arg(long, value_delimiter = ',', default_values_t = [3, 50],
+    #[arg(long, value_delimiter = ',', default_values_t = MEMORY,
           value_parser = clap::value_parser!(u16).range(2..=64))]
     memory: Vec<u16>,
     /// The seed.
@@ -53,6 +60,21 @@ pub struct Command {
 }
 
 impl Command {
+    /// Without any option.
+    pub fn whole() -> Self {
+        Self {
+            servers: SIZES.into(),
+            feeds: FEEDS.into(),
+            calm: false,
+            busy: BUSY.into(),
+            events: EVENTS,
+            memory: MEMORY.into(),
+            seed: 1,
+            write: None,
+            again: false,
+        }
+    }
+
     /// Measures what is not kept, prints a line for each as it comes, and writes the page if it is
     /// asked to.
     pub fn run(&self) -> ExitCode {
@@ -81,11 +103,11 @@ impl Command {
             };
             println!("{}", page::row(&cost));
         }
-        for servers in self.memory.iter().copied().map(usize::from).filter(|_| self.events > 0) {
-            let growth = match kept.growth(servers, self.events) {
+        for (servers, events) in self.growths() {
+            let growth = match kept.growth(servers, events) {
                 Some(growth) => growth.clone(),
                 None => {
-                    let growth = timed(|| Growth::measure(servers, self.events))
+                    let growth = timed(|| Growth::measure(servers, events))
                         .map_err(|why| format!("{servers} servers: {why}"))?;
                     kept.add_growth(growth.clone());
                     self.keep(&kept)?;
@@ -122,7 +144,14 @@ impl Command {
         kept.write(folder).map_err(|error| format!("{}: {error}", folder.display()))
     }
 
-    fn settings(&self) -> Vec<Setting> {
+    /// Servers whose memory is to be measured, and after how many events.
+    pub fn growths(&self) -> impl Iterator<Item = (usize, u64)> {
+        let servers = self.memory.iter().filter(|_| self.events > 0);
+        servers.map(|servers| (usize::from(*servers), self.events))
+    }
+
+    /// What is to be measured.
+    pub fn settings(&self) -> Vec<Setting> {
         let mut settings = Vec::new();
         for servers in self.servers.iter().copied().map(usize::from) {
             for feeds in

@@ -1,6 +1,6 @@
 //! `docs/scale.md` and its drawings: what was measured, as tables, lines and a few words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -11,6 +11,7 @@ use chatty_core::config::{Feeds, Limits, Start};
 
 use serde::{Deserialize, Serialize};
 
+use super::command::Command;
 use super::graph::MESH_MAX;
 use super::kept::Kept;
 use super::memory::Memory;
@@ -117,6 +118,7 @@ impl Growth {
 /// The page, and everything that goes into it.
 #[derive(Clone, Debug)]
 pub struct Page<'a> {
+    kept: &'a Kept,
     costs: &'a [Cost],
     growths: &'a [Growth],
 }
@@ -124,7 +126,7 @@ pub struct Page<'a> {
 impl<'a> Page<'a> {
     /// Of all that is kept.
     pub fn new(kept: &'a Kept) -> Self {
-        Self { costs: kept.costs(), growths: kept.growths() }
+        Self { kept, costs: kept.costs(), growths: kept.growths() }
     }
 
     /// Writes the page and its drawings.
@@ -152,11 +154,38 @@ impl<'a> Page<'a> {
         let mut text =
             format!("# Scale\n\nWhat the broadcast costs with {} servers. ", self.said_sizes());
         text.push_str(BEGIN);
+        text.push_str(&self.missing());
         self.calm(&mut text);
         self.dying(&mut text);
         self.rates(&mut text);
         self.memory(&mut text);
         text
+    }
+
+    /// What the command without options would still measure.
+    fn missing(&self) -> String {
+        let whole = Command::whole();
+        let mut runs: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for setting in whole.settings() {
+            let (missing, all) = runs.entry(setting.servers).or_default();
+            *missing += usize::from(self.kept.cost(&setting).is_none());
+            *all += 1;
+        }
+        let runs = runs.into_iter().filter(|(_, (missing, _))| *missing > 0);
+        let runs =
+            runs.map(|(n, (missing, all))| format!("{missing} of {all} runs of {n} servers"));
+        let memory = whole.growths().filter(|(n, events)| self.kept.growth(*n, *events).is_none());
+        let memory =
+            memory.map(|(n, events)| format!("the memory of {n} servers at {events} events"));
+        match runs.chain(memory).collect::<Vec<_>>() {
+            missing if missing.is_empty() => String::new(),
+            missing => {
+                format!(
+                    "**Not measured yet**: {}. The command goes on there.\n\n",
+                    missing.join(", ")
+                )
+            }
+        }
     }
 
     fn said_sizes(&self) -> String {
@@ -423,10 +452,15 @@ Without a fault ASKED was asked for in these runs. One feed costs the N-1 copies
 possible, two at most twice that, all at most (N-1)² in a mesh. `scripts/test` holds the meshes of 3, 5
 and 25 to it (`chatty-simulations gates`).
 
-Announcements cost more bytes than the payload where many servers say little: each of N servers tells each
-of its links of each event, in 30 bytes, and a tenth of a second brings one event of a log at most. They
-are the acknowledgements, the repair and the proof of what every disk holds, so they are not left out;
-when more is said, one announcement covers more of it (see below).
+Over few links a flood is N(d-1)+1 copies with d links a server, and hops grow with the logarithm of N. Two
+feeds take long to settle there: a copy too many is one that crosses another on a link, and that is
+seldom.
+
+Announcements cost more bytes than the payload in meshes where each log says little: each of N servers tells
+each of its links of each event, in 30 bytes. That is N(N-1) prefixes an event in a mesh, and with 50
+servers several times the payload; over 8 links it is 8 N, about as much as the payload of a tree. They are
+the acknowledgements, the repair and the proof of what every disk holds, so they are not left out. When more
+is said, one announcement covers more of it (see below).
 
 ";
 
@@ -444,25 +478,32 @@ const AFTER_DYING: &str = "
 ![From being said to being on all disks](scale-time.svg)
 
 Nothing that another server had was lost in any of these runs. The last events come late because they wait
-for a death to be noticed, or for an announcement and its time-outs.
+for an announcement and its time-out (100 and 50 ms, and a round trip), or for a death to be noticed.
 
 A new run is a new log. Where it begins flooded, its first two events go over every link, and each receiver
 tells all links but its feeds to stop; and whoever comes back is pushed every log by everybody and pushes
-every log to everybody until it is told. That made up most prunes. In a mesh that begins by the plan both
+every log to everybody until it is told. That makes most prunes. In a mesh that begins by the plan both
 ends know beforehand who pushes what, and what is left are the feeds that took the place of the dead.
-In the larger graphs there is no plan, and a death costs what the table says.
+In the larger graphs there is no plan: who comes back costs some two prunes for each of its links and each
+log in which something is said. Here 20 servers speak; a thousand would make that 16,000 prunes of 30
+bytes, each for one log, which is the first thing to mend before graphs of this size leave the simulator.
 
 ";
 
 const RATES: &str = "\
 ## When more is said
 
-Feeds 2, a mesh that begins pruned. One announcement tells of all that a tenth of a second brought, so its
-part falls as more is said.
+Feeds 2; meshes begin pruned. On each link, one announcement tells of all that half a tenth of a second or
+more brought, so from some 20 events a second in each log on `Have` costs the less the more is said.
 
 ";
 
 const AFTER_RATES: &str = "
+A link carries at most 20 announcements a second, beside one for each event to its own server, so all
+announcements of a mesh have a ceiling, however much is said: 20 N(N-1) times the logs in which something is
+said, 30 bytes each. With 50 servers that all speak it is 74 MB a second, 1.5 MB for each server, and it
+grows with the cube of N.
+
 ";
 
 const MEMORY: &str = "\
