@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::gates::GATES;
 use super::graph::MESH_MAX;
-use super::kept::{self, Kept};
+use super::kept::{self, Fingerprints, Kept};
 use super::page::{self, Growth, Page};
 use super::{Setting, measure};
 
@@ -126,17 +126,18 @@ impl Command {
     /// What is kept of the same code.
     fn begin(&self) -> Result<Kept, String> {
         let Some(folder) = &self.write else { return Ok(Kept::default()) };
-        let fingerprint = kept::fingerprint()?;
+        let fingerprints = Fingerprints::measure()?;
         let file = folder.join(kept::FILE);
         if self.again || !file.exists() {
-            return Ok(Kept::new(fingerprint));
+            return Ok(Kept::default().of(fingerprints));
         }
         let kept = Kept::read(folder).map_err(|error| format!("{}: {error}", file.display()))?;
-        if kept.fingerprint() == fingerprint {
-            return Ok(kept);
+        let before = (kept.costs().len(), kept.growths().len());
+        let kept = kept.of(fingerprints);
+        if before != (kept.costs().len(), kept.growths().len()) {
+            eprintln!("{} is of other code: it is measured again", file.display());
         }
-        eprintln!("{} is of other code: all of it is measured again", file.display());
-        Ok(Kept::new(fingerprint))
+        Ok(kept)
     }
 
     fn keep(&self, kept: &Kept) -> Result<(), String> {

@@ -2,8 +2,8 @@
 //! killed goes on where it was, and the page can be written again without measuring anything.
 //!
 //! All of it is virtual and repeats exactly, so a result is as good later as when it was measured, as long
-//! as the core and the network around it are the same. Whether they are is asked of themselves: a small
-//! [`fingerprint`] is measured at each start, and what another one left is not used.
+//! as the core and the network around it are the same. Whether they are is asked of themselves: small
+//! [`Fingerprints`] are measured at each start, and what others left is not used.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -26,23 +26,40 @@ pub const FILE: &str = "scale.jsonl";
 #[serde(rename_all = "snake_case")]
 enum Line {
     /// Of what measured all that follows.
-    Fingerprint(String),
+    Fingerprints(Fingerprints),
     Cost(Cost),
     Growth(Growth),
+}
+
+/// What a mesh, a graph of few links and whole servers do, in short: some deaths in each network, some
+/// talk in the servers. Other code gives others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprints {
+    /// Of what [`Cost`]s come of.
+    network: String,
+    /// Of what [`Growth`]s come of.
+    servers: String,
 }
 
 /// Everything that was measured so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    fingerprint: String,
+    fingerprints: Fingerprints,
     costs: Vec<Cost>,
     growths: Vec<Growth>,
 }
 
 impl Kept {
-    /// Nothing yet.
-    pub fn new(fingerprint: String) -> Self {
-        Self { fingerprint, ..Self::default() }
+    /// Only what came of the same code as these.
+    #[must_use]
+    pub fn of(mut self, fingerprints: Fingerprints) -> Self {
+        if self.fingerprints.network != fingerprints.network {
+            self.costs.clear();
+        }
+        if self.fingerprints.servers != fingerprints.servers {
+            self.growths.clear();
+        }
+        Self { fingerprints, ..self }
     }
 
     /// What that folder has.
@@ -53,7 +70,7 @@ impl Kept {
         let mut kept = Self::default();
         for line in fs::read_to_string(folder.join(FILE))?.lines() {
             match serde_json::from_str(line)? {
-                Line::Fingerprint(fingerprint) => kept.fingerprint = fingerprint,
+                Line::Fingerprints(fingerprints) => kept.fingerprints = fingerprints,
                 Line::Cost(cost) => kept.costs.push(cost),
                 Line::Growth(growth) => kept.growths.push(growth),
             }
@@ -70,9 +87,8 @@ impl Kept {
         let costs = self.costs.iter().cloned().map(Line::Cost);
         let growths = self.growths.iter().cloned().map(Line::Growth);
         let mut text = Vec::new();
-        for line in
-            [Line::Fingerprint(self.fingerprint.clone())].into_iter().chain(costs).chain(growths)
-        {
+        let first = Line::Fingerprints(self.fingerprints.clone());
+        for line in [first].into_iter().chain(costs).chain(growths) {
             serde_json::to_writer(&mut text, &line)?;
             text.push(b'\n');
         }
@@ -81,11 +97,6 @@ impl Kept {
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(half, folder.join(FILE))
-    }
-
-    /// What measured it.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
     }
 
     /// What was measured of that.
@@ -129,26 +140,33 @@ fn order(setting: &Setting) -> impl Ord + use<> {
     (setting.servers, feeds, start, setting.churn, std::cmp::Reverse(setting.gap), setting.seed)
 }
 
-/// What a mesh, a graph of few links and whole servers do, in short: some deaths in each network, some
-/// talk in the servers. Other code gives another one.
-///
-/// # Errors
-/// They do not even do that.
-pub fn fingerprint() -> Result<String, String> {
-    let one = Feeds::Some(NonZeroU8::MIN);
-    let (seconds, gap) = (Duration::from_secs, Duration::from_secs(10));
-    let mesh = Setting::calm(5, Feeds::DEFAULT, Start::Pruned, 1);
-    let mesh = Setting { churn: 800, length: seconds(8), ..mesh };
-    let graph = Setting::calm(66, one, Start::Flooded, 1);
-    let graph = Setting { churn: 60, length: seconds(8), gap, ..graph };
-    let mut memory = Memory::new(3, Feeds::DEFAULT, Limits::default());
-    memory.talk(500);
-    let told = format!("{:?} {:?} {:?}", measure(&mesh)?, measure(&graph)?, memory.sizes());
-    // FNV-1a: nobody forges it.
-    let hash = told.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+impl Fingerprints {
+    /// Of this code.
+    ///
+    /// # Errors
+    /// It does not even do so little.
+    pub fn measure() -> Result<Self, String> {
+        let one = Feeds::Some(NonZeroU8::MIN);
+        let (seconds, gap) = (Duration::from_secs, Duration::from_secs(10));
+        let mesh = Setting::calm(5, Feeds::DEFAULT, Start::Pruned, 1);
+        let mesh = Setting { churn: 800, length: seconds(8), ..mesh };
+        let graph = Setting::calm(66, one, Start::Flooded, 1);
+        let graph = Setting { churn: 60, length: seconds(8), gap, ..graph };
+        let mut memory = Memory::new(3, Feeds::DEFAULT, Limits::default());
+        memory.talk(500);
+        Ok(Self {
+            network: hash(&format!("{:?} {:?}", measure(&mesh)?, measure(&graph)?)),
+            servers: hash(&format!("{:?}", memory.sizes())),
+        })
+    }
+}
+
+/// FNV-1a: nobody forges it.
+fn hash(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    Ok(format!("{hash:016x}"))
+    format!("{hash:016x}")
 }
 
 /// Feeds as a number; 0 is all.
@@ -215,6 +233,10 @@ mod tests {
         measure(&Setting { churn, length, ..calm }).unwrap()
     }
 
+    fn prints(network: &str, servers: &str) -> Fingerprints {
+        Fingerprints { network: network.into(), servers: servers.into() }
+    }
+
     fn folder(name: &str) -> PathBuf {
         let folder =
             std::env::temp_dir().join(format!("chatty-kept-{name}-{}", std::process::id()));
@@ -225,7 +247,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again() {
         let folder = folder("again");
-        let mut kept = Kept::new("abc".into());
+        let mut kept = Kept::default().of(prints("abc", "def"));
         kept.add_cost(cost(3, Feeds::DEFAULT, 0));
         kept.add_cost(cost(3, Feeds::All, 3000));
         kept.add_growth(Growth { servers: 3, events: 10, points: vec![(0, 1), (10, 2)] });
@@ -235,11 +257,19 @@ mod tests {
         assert_eq!(read.cost(&kept.costs()[1].setting), Some(&kept.costs()[1]));
         assert!(read.growth(3, 10).is_some() && read.growth(3, 11).is_none());
         fs::remove_dir_all(folder).unwrap();
+        // Of other code nothing is taken.
+        let other = |network, servers| {
+            let kept = kept.clone().of(prints(network, servers));
+            (kept.costs().len(), kept.growths().len())
+        };
+        assert_eq!(other("abc", "def"), (2, 1));
+        assert_eq!(other("abx", "def"), (0, 1));
+        assert_eq!(other("abc", "dex"), (2, 0));
     }
 
     #[test]
     fn results_stand_by_size_and_feeds_whenever_they_came_and_the_newest_counts() {
-        let mut kept = Kept::new(String::new());
+        let mut kept = Kept::default();
         let one = Feeds::Some(NonZeroU8::MIN);
         for (servers, feeds) in [(4, one), (3, one), (4, Feeds::All), (3, Feeds::All), (4, one)] {
             kept.add_cost(cost(servers, feeds, 0));
@@ -250,9 +280,9 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_is_the_same_each_time() {
-        let print = fingerprint().unwrap();
-        assert_eq!(print, fingerprint().unwrap());
-        assert_eq!(print.len(), 16);
+    fn fingerprints_are_the_same_each_time() {
+        let prints = Fingerprints::measure().unwrap();
+        assert_eq!(prints, Fingerprints::measure().unwrap());
+        assert_ne!(prints.network, prints.servers);
     }
 }
