@@ -129,8 +129,8 @@ pub const VOTERS_MAX: usize = 7;
 /// Times, all steady but the skews.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
-    /// `Have`s that ride on no other frame travel alone this long after the fsync. 100 ms: at 50
-    /// servers 490 frames a second and server.
+    /// `Have`s travel this long after the fsync, or with another frame in the second half of that:
+    /// each tells of all that came in between. 100 ms: at 50 servers 490 frames a second and server.
     pub have_tick: Duration,
     /// The same for the `Have` that a log's own server waits for, because it answers clients by it:
     /// at once by default. With `have_tick` nobody is in a hurry.

@@ -43,7 +43,8 @@ pub const GATES: &[Gate] = &[
     Gate { name: "repair", rule: "without a fault nothing is asked for", check: no_repair },
     Gate {
         name: "have-frames",
-        rule: "N(N-1) Have frames a tick, N-1 an event to its own server, one with a push, at most",
+        rule: "two Have frames a link and tick and one an event to its own server, at most; no more \
+               prefixes in them than that, however much is said",
         check: have_frames,
     },
     Gate {
@@ -75,8 +76,8 @@ fn calm(servers: usize, feeds: Feeds, start: Start) -> Result<Cost, String> {
     if !cost.settled {
         return Err(format!("{servers} servers: prunes do not cease"));
     }
-    if cost.times.len() as u64 != cost.traffic.said || cost.traffic.said == 0 {
-        return Err(format!("{} of {} events arrived", cost.times.len(), cost.traffic.said));
+    if cost.times.events != cost.traffic.said || cost.traffic.said == 0 {
+        return Err(format!("{} of {} events arrived", cost.times.events, cost.traffic.said));
     }
     Ok(cost)
 }
@@ -149,7 +150,7 @@ fn few_links() -> Result<String, String> {
         "{}, {} asked for, {:.2} links on average",
         copies(&cost),
         cost.before.wants.frames + cost.traffic.wants.frames,
-        cost.hops.0
+        cost.hops.mean()
     );
     let whole = cost.before.wants.frames + cost.traffic.wants.frames == 0;
     let within = (least..=least + least / 100).contains(&cost.traffic.copies);
@@ -190,10 +191,14 @@ fn have_frames() -> Result<String, String> {
         let cost = measure(&setting)?;
         let (n, ticks) =
             (servers as u64, cost.setting.length.div_duration_f64(tick).ceil() as u64 + 1);
-        let alone = n * (n - 1) * ticks + (n - 1) * cost.traffic.said;
-        let most = alone + cost.traffic.events.frames;
-        let told = format!("{servers}: {} of {most}", cost.traffic.have.frames);
-        if cost.traffic.have.frames > most {
+        // Alone at the tick, or with what goes anyway in its second half.
+        let (rounds, acks) = (n * (n - 1) * ticks * 2, (n - 1) * cost.traffic.said);
+        let (frames, prefixes) = (rounds + acks, rounds * n + acks);
+        let told = format!(
+            "{servers}: {} of {frames}, {} prefixes of {prefixes}",
+            cost.traffic.have.frames, cost.traffic.haves
+        );
+        if cost.traffic.have.frames > frames || cost.traffic.haves > prefixes {
             return Err(told);
         }
         found.push(told);

@@ -29,7 +29,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// A turn of every server's loop.
 const TURN: Duration = Duration::from_millis(20);
 /// Messages of each person in a turn.
-const BURST: u64 = 20;
+const BURST: u64 = 40;
 const SESSION: SessionId = SessionId(1);
 
 /// Counts what is hashed.

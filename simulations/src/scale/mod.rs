@@ -9,14 +9,16 @@
 //! - `traffic.rs`, `spread.rs`: what travelled, and how events spread
 //! - `memory.rs`: what whole servers hold while a million events pass
 //! - `gates.rs`: what must not get worse
+//! - `kept.rs`: results, kept as they come
 //! - `page.rs`, `plot.rs`, `command.rs`: the page, its drawings, and the command that makes them
 
 pub mod command;
 pub mod gates;
 pub mod graph;
+pub mod kept;
 pub mod memory;
 mod network;
-mod page;
+pub mod page;
 mod plot;
 mod spread;
 pub mod traffic;
@@ -25,8 +27,10 @@ use std::time::Duration;
 
 use chatty_core::config::{Feeds, Mesh, Start, Timing};
 use chatty_core::rng::Rng;
+use serde::{Deserialize, Serialize};
 
 pub use network::TEXT_BYTES;
+pub use spread::{Hops, Times};
 
 use network::Network;
 use spread::Spread;
@@ -45,20 +49,27 @@ const SETTLE_FEW_LINKS_MAX: Duration = Duration::from_secs(30);
 /// How long the last events may take to be everywhere.
 const SPREAD_MAX: Duration = Duration::from_secs(60);
 
+/// At least so many servers die while it is measured what that costs.
+const DEATHS_MIN: u64 = 10;
+
 /// What is measured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     /// Servers.
     pub servers: usize,
     /// How many links push each log to a server.
+    #[serde(with = "kept::feeds")]
     pub feeds: Feeds,
     /// Who pushes before anybody has asked for anything.
+    #[serde(with = "kept::start")]
     pub start: Start,
     /// Servers that die in a minute, of a hundred; each comes back after 5 seconds.
     pub churn: u32,
     /// Time between two events of one speaker.
+    #[serde(with = "kept::micros")]
     pub gap: Duration,
     /// How long is measured.
+    #[serde(with = "kept::micros")]
     pub length: Duration,
     /// The seed.
     pub seed: u64,
@@ -71,10 +82,10 @@ impl Setting {
         Self { servers, feeds, start, churn: 0, gap, length, seed }
     }
 
-    /// The same while 10 % of the servers die every minute: long enough for five of them, and more of
-    /// the large clusters.
-    pub const fn churned(servers: usize, feeds: Feeds, start: Start, seed: u64) -> Self {
-        let length = Duration::from_secs(if servers < 100 { 3000 / servers as u64 } else { 30 });
+    /// The same while 10 % of the servers die every minute: long enough for [`DEATHS_MIN`] of them, and
+    /// more of the large clusters.
+    pub fn churned(servers: usize, feeds: Feeds, start: Start, seed: u64) -> Self {
+        let length = Duration::from_secs((600 * DEATHS_MIN / servers as u64).max(30));
         Self { churn: 10, length, ..Self::calm(servers, feeds, start, seed) }
     }
 
@@ -91,7 +102,7 @@ impl Setting {
 }
 
 /// What it cost.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// What was measured.
     pub setting: Setting,
@@ -99,15 +110,15 @@ pub struct Cost {
     pub before: Traffic,
     /// What travelled while it was measured.
     pub traffic: Traffic,
-    /// From being said to being on all disks, ascending.
-    pub times: Vec<Duration>,
-    /// Links that events took, on average and at most.
-    pub hops: (f64, u64),
+    /// From being said to being on all disks.
+    pub times: Times,
+    /// Links that pushed events took to their first arrivals, on average and at most.
+    pub hops: Hops,
     /// Servers that died meanwhile.
     pub died: u64,
     /// Events that died with their server.
     pub alone: u64,
-    /// First copies that came because they were asked for.
+    /// First copies that came because they were asked for, or were pushed on by who had asked.
     pub repaired: u64,
     /// Whether nobody told anybody to stop any more when the measuring began.
     pub settled: bool,
@@ -119,12 +130,6 @@ impl Cost {
     /// Of something, so much for each event said.
     pub fn per_event(&self, what: u64) -> f64 {
         what as f64 / self.traffic.said.max(1) as f64
-    }
-
-    /// How long the slowest of the fastest `percent` took.
-    pub fn quantile(&self, percent: usize) -> Duration {
-        let at = (self.times.len() * percent).div_ceil(100).saturating_sub(1);
-        self.times.get(at).copied().unwrap_or_default()
     }
 }
 
@@ -164,15 +169,13 @@ pub fn measure_with(setting: &Setting, timing: Timing) -> Result<Cost, String> {
     let died = run.measured();
     let traffic = run.network.traffic;
     run.spread_out()?;
-    let Spread { mut times, arrivals, hops, hops_max, repaired, alone, .. } =
-        std::mem::take(&mut run.network.spread);
-    times.sort_unstable();
+    let Spread { times, hops, repaired, alone, .. } = std::mem::take(&mut run.network.spread);
     Ok(Cost {
         setting: setting.clone(),
         before,
         traffic,
-        times,
-        hops: (hops as f64 / arrivals.max(1) as f64, hops_max),
+        times: Times::of(times),
+        hops,
         died,
         alone,
         repaired,

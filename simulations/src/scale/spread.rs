@@ -5,6 +5,56 @@ use std::time::Duration;
 
 use chatty_core::id::Log;
 use chatty_core::time::Time;
+use serde::{Deserialize, Serialize};
+
+use super::kept;
+
+/// From being said to being on every disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// Events that got there.
+    pub events: u64,
+    /// Half of them took no longer.
+    #[serde(with = "kept::micros")]
+    pub median: Duration,
+    /// Of a hundred, 99 took no longer.
+    #[serde(with = "kept::micros")]
+    pub ninety_nine: Duration,
+    /// The slowest.
+    #[serde(with = "kept::micros")]
+    pub most: Duration,
+}
+
+impl Times {
+    /// In short.
+    pub(super) fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let quantile = |percent: usize| {
+            let at = (times.len() * percent).div_ceil(100).saturating_sub(1);
+            times.get(at).copied().unwrap_or_default()
+        };
+        let [median, ninety_nine, most] = [50, 99, 100].map(quantile);
+        Self { events: times.len() as u64, median, ninety_nine, most }
+    }
+}
+
+/// Links that pushed events took to the servers they came to first by a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hops {
+    /// Such arrivals.
+    pub arrivals: u64,
+    /// Their links, all together.
+    pub links: u64,
+    /// Of the longest way.
+    pub most: u64,
+}
+
+impl Hops {
+    /// Of one arrival.
+    pub fn mean(&self) -> f64 {
+        self.links as f64 / self.arrivals.max(1) as f64
+    }
+}
 
 /// An event that is not everywhere yet.
 #[derive(Clone, Debug)]
@@ -26,11 +76,8 @@ pub(super) struct Spread {
     open: BTreeMap<(Log, u64), Track>,
     /// From being said to being on every disk, one an event.
     pub(super) times: Vec<Duration>,
-    /// First arrivals by a push, and the servers they had passed, the origin not counted.
-    pub(super) arrivals: u64,
-    pub(super) hops: u64,
-    pub(super) hops_max: u64,
-    /// First arrivals because somebody asked.
+    pub(super) hops: Hops,
+    /// First arrivals because somebody asked, here or on the way.
     pub(super) repaired: u64,
     /// Events whose server died before it came to another one: nobody waits for them.
     pub(super) alone: u64,
@@ -46,13 +93,16 @@ impl Spread {
         self.open.insert(event, track);
     }
 
-    /// An event was pushed to a server, by one that got it over so many links.
+    /// An event was pushed to a server, by one that got it over so many links; nobody counts the links
+    /// of one that was asked for on its way.
     pub(super) fn pushed(&mut self, to: usize, event: (Log, u64), hops: u8) {
-        if self.is_first(to, event) {
+        if hops == u8::MAX {
+            self.repaired(to, event);
+        } else if self.is_first(to, event) {
             let hops = u64::from(hops) + 1;
-            self.arrivals += 1;
-            self.hops += hops;
-            self.hops_max = self.hops_max.max(hops);
+            self.hops.arrivals += 1;
+            self.hops.links += hops;
+            self.hops.most = self.hops.most.max(hops);
         }
     }
 

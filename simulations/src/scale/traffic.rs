@@ -1,9 +1,10 @@
 //! What travelled between servers, by kind of frame.
 
 use chatty_core::frame::Frame;
+use serde::{Deserialize, Serialize};
 
 /// Frames and their bytes, counted once for each link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// Frames.
     pub frames: u64,
@@ -12,7 +13,7 @@ pub struct Tally {
 }
 
 /// What travelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Traffic {
     /// Events said.
     pub said: u64,

@@ -172,12 +172,13 @@ impl Broadcast {
         let mut due = Vec::new();
         for (id, link) in &mut self.links {
             let probe = link.suspect.then(|| link.proof.sent + self.timing.ping_period);
-            let times = [link.announce_at, link.proof.quiet_at(heard, quiet), probe];
+            let quiet_at = link.proof.quiet_at(heard, quiet);
+            let times = [link.announce_at, link.ack_at, quiet_at, probe];
             let is_due = times.into_iter().flatten().any(|at| at <= now.time);
             if !(std::mem::take(&mut link.touched) || is_due) {
                 continue;
             }
-            link.announce_at = None;
+            (link.announce_at, link.ack_at) = (None, None);
             link.proof.news = None;
             link.unannounced.clear();
             link.proof.sent = now.time;

@@ -121,6 +121,10 @@ struct Link {
     unannounced: BTreeSet<Log>,
     /// When they are told at the latest.
     announce_at: Option<Time>,
+    /// From when on they are told with whatever goes to it.
+    ride_from: Time,
+    /// When its own log is, at the latest: it waits for that to answer its clients.
+    ack_at: Option<Time>,
     /// Whether something goes to it in this tick anyway, or must.
     touched: bool,
     /// Bytes of live frames that have not left yet.
@@ -140,6 +144,11 @@ struct Link {
 }
 
 impl Link {
+    /// Whether its other end makes the events of that log.
+    fn is_own(&self, log: Log) -> bool {
+        self.peer.origin == log.origin
+    }
+
     fn has(&self, log: Log) -> u64 {
         self.has.get(&log).copied().unwrap_or(0)
     }
@@ -338,6 +347,8 @@ impl Broadcast {
                 has: BTreeMap::new(),
                 unannounced: BTreeSet::new(),
                 announce_at: None,
+                ride_from: Time::from_micros(0),
+                ack_at: None,
                 touched: false,
                 live_queued: 0,
                 serving: Serving::default(),
@@ -372,7 +383,7 @@ impl Broadcast {
         if self.durable.upto(log) > 0 {
             for other in self.links.values_mut() {
                 other.unannounced.insert(log);
-                other.touched = true;
+                other.announce_at = Some(now.time);
             }
         }
     }
@@ -773,7 +784,7 @@ impl Broadcast {
             .waiting
             .iter()
             .filter_map(|log| self.logs.get(log).and_then(|state| state.repair.deadline()));
-        let links = self.links.values().filter_map(|link| link.announce_at);
+        let links = self.links.values().flat_map(|link| [link.announce_at, link.ack_at]).flatten();
         let digest = (!self.lossy && !self.links.is_empty()).then_some(self.digest_at);
         let proofs = self.links.values().filter_map(|link| self.proof_deadline(link));
         let lossy =
@@ -842,6 +853,8 @@ impl Broadcast {
         for (id, link) in &self.links {
             let queued = link.live_queued;
             assert!(queued <= self.limits.live_queue_bytes, "{id:?}: live queue over its bound");
+            let told = link.unannounced.is_empty() || link.announce_at.or(link.ack_at).is_some();
+            assert!(told, "{id:?}: what is durable will be announced");
         }
         let written = self.unsaved.entries.iter().chain(self.being_written());
         let unsaved: usize = written.map(|entry| entry.event.cost()).sum();

@@ -10,7 +10,7 @@ use crate::id::{LinkId, Log, PersistToken};
 use crate::rng::Rng;
 use crate::time::{Now, Time};
 
-use super::{Broadcast, Counts};
+use super::{Broadcast, Counts, Link};
 
 /// Later than every moment.
 const LATER: Time = Time::from_micros(u64::MAX);
@@ -30,7 +30,8 @@ impl Broadcast {
     /// The timers that are armed.
     pub fn timers(&self) -> Vec<Timer> {
         let repairs = self.waiting.iter().copied().map(Timer::Repair);
-        let telling = self.links.iter().filter(|(_, link)| link.announce_at.is_some());
+        let waits = |link: &Link| link.announce_at.or(link.ack_at).is_some();
+        let telling = self.links.iter().filter(|(_, link)| waits(link));
         let announces = telling.map(|(id, _)| Timer::Announce(*id));
         let digests = self.links.keys().copied().map(Timer::Digest);
         repairs.chain(announces).chain(digests).collect()
@@ -67,6 +68,8 @@ impl Broadcast {
         }
         for link in self.links.values_mut() {
             link.announce_at = link.announce_at.map(|_| LATER);
+            link.ack_at = link.ack_at.map(|_| LATER);
+            link.ride_from = Time::from_micros(0);
         }
         self.digest_at = LATER;
         self.saving_since = Time::default();

@@ -90,12 +90,42 @@ fn the_log_s_own_server_hears_at_once_what_is_on_the_disk_and_others_at_their_ti
     assert_eq!(world.turn(), ["to s3: events s2 1..1, 1 hops", "write s2 1"]);
     world.persist();
     assert_eq!(world.pass_ms(0), ["0 ms: to s2: have s2 1"]);
-    world.pass_ms(40);
-    // What goes to a link anyway takes the announcement along.
+    world.pass_ms(50);
+    // What goes to a link anyway in the second half of the tick takes the announcement along.
     world.say();
     let lines = ["to s2 s3: events s1 1..1, 0 hops", "to s3: have s2 1", "write s1 1"];
     assert_eq!(world.turn(), lines);
     assert_eq!(world.pass_ms(1000), NOTHING);
+}
+
+#[test]
+fn whoever_hears_of_its_own_log_at_once_hears_of_the_others_at_their_tick() {
+    let mut world = World::linked(&config(3));
+    world.frame(3, events(3, 1, 1, 0));
+    world.settle();
+    assert_eq!(world.pass_ms(10), NOTHING);
+    world.frame(2, events(2, 1, 1, 0));
+    let told = ["to s3: events s2 1..1, 1 hops", "write s2 1", "to s2: have s2 1"];
+    assert_eq!(world.settle(), told);
+    let ticks = ["100 ms: to s2: have s3 1"];
+    assert_eq!(world.pass_ms(90), ticks);
+    assert_eq!(world.pass_ms(10), ["110 ms: to s3: have s2 1"]);
+    assert_eq!(world.pass_ms(1000), NOTHING);
+}
+
+#[test]
+fn one_announcement_tells_of_all_that_was_said_in_half_a_tick() {
+    let mut world = World::linked(&config(3));
+    let mut told = Vec::new();
+    for seq in 1..=40 {
+        world.frame(2, events(2, seq, seq, 0));
+        told.extend(world.settle());
+        world.pass_ms(5);
+    }
+    let to = |peer: &str| told.iter().filter(|line| line.starts_with(peer)).count();
+    let haves = |line: &&String| line.starts_with("to s3: have");
+    assert_eq!((to("to s2: have"), to("to s3: events")), (40, 40));
+    assert_eq!(told.iter().filter(haves).count(), 3, "in 200 ms, with what goes anyway: {told:?}");
 }
 
 #[test]
@@ -110,12 +140,7 @@ fn events_before_their_predecessors_wait_for_them() {
     assert_eq!(world.turn(), lines, "up to the next hole");
     world.frame(2, events(2, 4, 5, 0));
     world.persist();
-    let lines = [
-        "to s3: events s2 5..6, 1 hops",
-        "to s2: have s2 4",
-        "to s3: have s2 4",
-        "write s2 5, s2 6",
-    ];
+    let lines = ["to s3: events s2 5..6, 1 hops", "to s2: have s2 4", "write s2 5, s2 6"];
     assert_eq!(world.turn(), lines);
     assert_eq!(world.broadcast.held().upto(log(2)), 6);
     assert_eq!(world.pass_ms(15), NOTHING, "the hole is filled, nobody is asked");
@@ -351,8 +376,15 @@ fn presence_takes_announcements_along() {
     world.persist();
     world.pass_ms(0);
     let update = PresenceUpdate { full: false, here: Vec::new(), gone: Vec::new() };
-    world.broadcast.send_presence(vec![link(3)], Frame::Presence(update));
-    assert_eq!(world.turn(), ["to s3: presence", "to s3: have s2 1"]);
+    let mut presence = || {
+        world.broadcast.send_presence(vec![link(3)], Frame::Presence(update.clone()));
+        let lines = world.turn();
+        world.pass_ms(50);
+        lines
+    };
+    assert_eq!(presence(), ["to s3: presence"], "more may come in this tick");
+    assert_eq!(presence(), ["to s3: presence", "to s3: have s2 1"]);
+    assert_eq!(presence(), ["to s3: presence"]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn an_answer_takes_announcements_along() {
     world.frame(3, events(3, 1, 1, 0));
     world.turn();
     world.persist();
-    world.pass_ms(0);
+    world.pass_ms(50);
     world.frame(2, want(1, 1, 1, Push::Unchanged));
     assert_eq!(world.turn(), ["to s2: range s1 1..1, done", "to s2: have s3 1"]);
 }
