@@ -4,6 +4,7 @@
 //! woven into one build. `scripts/mutants` calls this.
 
 mod checks;
+mod explained;
 mod list;
 mod results;
 mod weave;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use checks::{Simulator, Tests};
 use clap::{Parser, ValueEnum};
+use explained::Explained;
 use list::Mutant;
 use results::{Outcome, Results, Verdict};
 use woven::{Copy, Program, Refused};
@@ -109,6 +111,7 @@ fn run(cli: &Cli) -> Result<(), String> {
         session.run(&wanted, cli.stage)?;
     }
     print_totals(&mutants, &results);
+    print_unexplained(&mutants, &results, &root.join("tests/mutants/explained.txt"));
     Ok(())
 }
 
@@ -327,4 +330,25 @@ fn print_totals(mutants: &[Mutant], results: &Results) {
         100.0 * caught as f64 / (caught + all[4]).max(1) as f64,
         all[4]
     );
+}
+
+/// What was missed without a reason, and what need not be explained any more.
+fn print_unexplained(mutants: &[Mutant], results: &Results, path: &Path) {
+    let missed: BTreeSet<String> = mutants
+        .iter()
+        .filter(|mutant| results.of(mutant).is_some_and(|o| o.verdict == Verdict::Missed))
+        .map(explained::name_of)
+        .collect();
+    let (without, needless) = Explained::load(path).compare(&missed);
+    println!(
+        "{} of those missed are explained, {} are not",
+        missed.len() - without.len(),
+        without.len()
+    );
+    for name in without {
+        println!("not explained: {name}");
+    }
+    for name in needless {
+        println!("explained, and not missed: {name}");
+    }
 }

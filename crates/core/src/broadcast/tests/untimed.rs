@@ -108,3 +108,17 @@ fn which_feed_is_older_is_remembered() {
     };
     assert_eq!((stays(2, 3), stays(3, 2)), ((false, true), (false, true)));
 }
+
+#[test]
+fn how_often_something_was_asked_for_is_forgotten() {
+    let asked = |of: &[u8]| {
+        let mut world = announced();
+        for n in of {
+            let want = format!("to s{n}: want s2 1..1, and push");
+            assert_eq!(fire(&mut world, Timer::Repair(log(2))), [want]);
+            world.broadcast.forget_time();
+        }
+        world.broadcast
+    };
+    assert_eq!(asked(&[2]), asked(&[2, 3, 2, 3, 2]));
+}
