@@ -26,6 +26,11 @@ impl Explained {
         Self(lines.filter_map(|line| line.split_once(" — ")).map(|(of, _)| of.into()).collect())
     }
 
+    /// Whether a mutant has one.
+    pub fn has(&self, mutant: &Mutant) -> bool {
+        self.0.contains(&name_of(mutant))
+    }
+
     /// What was missed without a reason, and what has a reason without being missed.
     pub fn compare(&self, missed: &BTreeSet<String>) -> (Vec<String>, Vec<String>) {
         let without = missed.difference(&self.0).cloned().collect();

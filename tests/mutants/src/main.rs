@@ -43,7 +43,7 @@ struct Cli {
     /// Only the K-th of N equal parts: every N-th mutant.
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Try again what was missed, too.
+    /// Try again what was missed, too; what is explained with the simulator alone.
     #[arg(long)]
     missed: bool,
     /// Try again all, whatever is kept.
@@ -87,6 +87,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let (mutants, sources) = list::list(&root)?;
     let folder = root.join("tests/mutants/results");
     let mut results = Results::load(&folder, sources.keys());
+    let explained = Explained::load(&root.join("tests/mutants/explained.txt"));
     if !cli.totals {
         let (k, n) = shard(cli.shard.as_deref())?;
         let wanted: Vec<&Mutant> = mutants
@@ -95,7 +96,10 @@ fn run(cli: &Cli) -> Result<(), String> {
             .filter(|mutant| mutant.id % n == k)
             .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
                 None => true,
-                Some(Verdict::Missed) => cli.missed || cli.again,
+                Some(Verdict::Missed) => {
+                    let explained = cli.stage == Some(Stage::Tests) && explained.has(mutant);
+                    cli.again || cli.missed && !explained
+                }
                 Some(_) => cli.again,
             })
             .collect();
@@ -111,7 +115,7 @@ fn run(cli: &Cli) -> Result<(), String> {
         session.run(&wanted, cli.stage)?;
     }
     print_totals(&mutants, &results);
-    print_unexplained(&mutants, &results, &root.join("tests/mutants/explained.txt"));
+    print_unexplained(&mutants, &results, &explained);
     Ok(())
 }
 
@@ -333,13 +337,13 @@ fn print_totals(mutants: &[Mutant], results: &Results) {
 }
 
 /// What was missed without a reason, and what need not be explained any more.
-fn print_unexplained(mutants: &[Mutant], results: &Results, path: &Path) {
+fn print_unexplained(mutants: &[Mutant], results: &Results, explained: &Explained) {
     let missed: BTreeSet<String> = mutants
         .iter()
         .filter(|mutant| results.of(mutant).is_some_and(|o| o.verdict == Verdict::Missed))
         .map(explained::name_of)
         .collect();
-    let (without, needless) = Explained::load(path).compare(&missed);
+    let (without, needless) = explained.compare(&missed);
     println!(
         "{} of those missed are explained, {} are not",
         missed.len() - without.len(),
