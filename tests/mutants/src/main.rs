@@ -52,7 +52,7 @@ struct Cli {
     /// Only these checks.
     #[arg(long)]
     stage: Option<Stage>,
-    /// Start no other mutant after so many minutes.
+    /// Start no other mutant after so many minutes of trying.
     #[arg(long)]
     minutes: Option<u64>,
     /// So many at once.
@@ -103,13 +103,13 @@ fn run(cli: &Cli) -> Result<(), String> {
                 Some(_) => cli.again,
             })
             .collect();
-        let until = cli.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
         let mut session = Session {
             root: &root,
             mutants: &mutants,
             sources: &sources,
             results: &mut results,
-            until,
+            minutes: cli.minutes,
+            until: None,
             jobs: cli.jobs,
         };
         session.run(&wanted, cli.stage)?;
@@ -125,6 +125,8 @@ struct Session<'a> {
     /// What the mutants were listed for.
     sources: &'a BTreeMap<String, String>,
     results: &'a mut Results,
+    minutes: Option<u64>,
+    /// Set when the first program is built.
     until: Option<Instant>,
     jobs: usize,
 }
@@ -134,6 +136,12 @@ impl Session<'_> {
         let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
         self.results.set(mutant, Outcome { verdict, by });
         self.results.save(&mutant.file, self.mutants)
+    }
+
+    /// The first mutant is about to be tried.
+    fn begin(&mut self) {
+        let span = self.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+        self.until = self.until.or_else(|| span.map(|span| Instant::now() + span));
     }
 
     fn is_over(&self) -> bool {
@@ -160,6 +168,9 @@ impl Session<'_> {
         let wanted: Vec<&Mutant> = wanted.iter().filter(viable).copied().collect();
         let (inside, alone): (Vec<&Mutant>, Vec<&Mutant>) =
             wanted.into_iter().partition(|mutant| woven.contains(&mutant.id));
+        if stage != Some(Stage::Simulator) {
+            self.begin();
+        }
         let left = match stage {
             Some(Stage::Simulator) => inside,
             _ => self.try_all(&inside, "tests", |id| tests.check(id))?,
@@ -170,6 +181,7 @@ impl Session<'_> {
         if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
             let (_, program, _) = self.weave(Program::Simulator)?;
             let simulator = Simulator::new(program, &scratch)?;
+            self.begin();
             self.try_all(&left, "tests and simulator", |id| simulator.check(id))?;
         }
         Ok(())
