@@ -217,6 +217,27 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_right_is_told_and_the_median_for_one_that_is_off() {
+        let mut clock = Clock::new(Hlc::default(), 2000);
+        clock.judge(at(100_000), &[100_400, 100_500], 3);
+        assert_eq!(clock.told_ms(at(100_000)), 100_000);
+        clock.judge(at(200_000), &[100_400, 100_500], 3);
+        assert_eq!(clock.told_ms(at(200_000)), 100_500);
+    }
+
+    #[test]
+    fn a_majority_of_the_voters_judges_and_half_of_them_does_not() {
+        let is_judged = |others: &[u64], voters| {
+            let mut wrong = Clock::new(Hlc::default(), 2000);
+            wrong.judge(at(3_700_000), others, voters);
+            wrong.fence() == Fence::Off
+        };
+        assert!(is_judged(&[100_000, 100_100], 5));
+        assert!(!is_judged(&[100_000, 100_100], 6));
+        assert!(is_judged(&[100_000, 100_100, 100_200], 7));
+    }
+
+    #[test]
     fn the_one_of_three_that_is_off_fences_itself() {
         let now = at(100_000);
         let mut right = Clock::new(Hlc::default(), 2000);

@@ -155,11 +155,6 @@ impl Origin {
     pub const fn at(unix_ms: u64, random: u128) -> Self {
         Self(uuid_v7(unix_ms, random))
     }
-
-    /// Unix milliseconds at which the run began, by that server's clock.
-    pub const fn unix_ms(self) -> u64 {
-        uuid_v7_ms(self.0)
-    }
 }
 
 impl AccountId {
@@ -309,6 +304,13 @@ mod tests {
         assert_eq!(mid.unix_ms(), 1_700_000_000_123);
         let id = Uuid::from_u128(mid.bits());
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+    }
+
+    #[test]
+    fn ids_of_one_millisecond_differ_with_any_of_their_74_random_bits() {
+        let ids: std::collections::BTreeSet<Mid> =
+            (0..74).map(|bit| Mid::at(1, 1 << bit)).chain([Mid::at(1, 0)]).collect();
+        assert_eq!(ids.len(), 75);
     }
 
     /// Servers of all versions must agree on these for ever.

@@ -253,6 +253,42 @@ mod tests {
         })
     }
 
+    #[test]
+    fn a_value_is_of_the_registers_of_its_kind_alone() {
+        let (room, account, log) = (RoomId::new(1), AccountId::new(2), Log::of(Origin::new(3)));
+        let key = Key { hlc: Hlc::default(), origin: Origin::new(3), seq: 1 };
+        let keys = [
+            RegisterKey::Room(room),
+            RegisterKey::Topic(room),
+            RegisterKey::Member(room, account),
+            RegisterKey::Role(room, account),
+            RegisterKey::Nick(account),
+            RegisterKey::Mark(room, account),
+            RegisterKey::Direct(room),
+            RegisterKey::Log(log),
+            RegisterKey::Keep(room),
+            RegisterKey::Floor(room),
+        ];
+        let slot = crate::id::Slot::new("s1").unwrap();
+        let server = crate::id::ServerId::new(1);
+        let values = [
+            Register::Room { key, founder: account, name: String::new() },
+            Register::Topic { key, text: String::new() },
+            Register::Member { key, state: Membership::Joined },
+            Register::Role { key, rank: Rank::Op },
+            Register::Nick { key, nick: String::new() },
+            Register::Mark { seen: Vector::new() },
+            Register::Direct { low: account, high: account },
+            Register::Log { server, slot, generation: 0, prev: None },
+            Register::Keep { key, keep: Retention::default() },
+            Register::Floor { ms: 1, key },
+        ];
+        for (nth, key) in keys.iter().enumerate() {
+            let of: Vec<usize> = (0..values.len()).filter(|n| values[*n].is_of(key)).collect();
+            assert_eq!(of, [nth], "{key:?}");
+        }
+    }
+
     /// Values of one register: the same key always carries the same content, as in real logs.
     fn values() -> impl Strategy<Value = Vec<Register>> {
         let topic = |key: Key| Register::Topic { key, text: key.to_string() };

@@ -117,6 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn as_many_prefixes_as_may_be_told_at_once_fit_a_frame() {
+        use crate::frame::{Frame, HAVES_MAX, Have, Haves};
+        use crate::id::{Log, Origin, SEQ_MAX};
+        let log = Log { shard: u16::MAX, ..Log::of(Origin::new(u128::MAX)) };
+        let have = Have { log, upto: SEQ_MAX, chain: u64::MAX };
+        let mut bytes = Vec::new();
+        Frame::Vector(Haves { haves: vec![have; HAVES_MAX] }).encode_body(&mut bytes);
+        assert!(bytes.len() < FRAME_BYTES_MAX, "{} bytes", bytes.len());
+    }
+
+    #[test]
     fn errors_name_the_kind() {
         let text = DecodeError::Unknown(7).to_string();
         assert_eq!(text, "frame kind 7 is not known to this version");

@@ -6,10 +6,9 @@
 //! length like any other and is skipped by dropping it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+pub use chatty_core::wire::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Kind and body of a frame are at most this long together.
-pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// The length in front.
 const LENGTH_BYTES: usize = 4;
 /// Room for one read. It begins small, because most connections of a server are clients that say

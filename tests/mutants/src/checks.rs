@@ -8,9 +8,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use crate::results::{Outcome, Verdict};
 
-/// Seconds of processor time after which a check that takes one or two does not end.
-const TEST_SECONDS: u64 = 6;
-const SIMULATOR_SECONDS: u64 = 60;
+/// Seconds of processor time after which a check that takes a few does not end.
+const TEST_SECONDS: u64 = 30;
+const SIMULATOR_SECONDS: u64 = 120;
 /// A mutant may want all memory there is.
 const MEMORY_KIB: u64 = 3 << 20;
 const SIGXCPU: i32 = 24;

@@ -4,6 +4,7 @@
 //! woven into one build. `scripts/mutants` calls this.
 
 mod checks;
+mod explained;
 mod list;
 mod results;
 mod weave;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use checks::{Simulator, Tests};
 use clap::{Parser, ValueEnum};
+use explained::Explained;
 use list::Mutant;
 use results::{Outcome, Results, Verdict};
 use woven::{Copy, Program, Refused};
@@ -41,7 +43,7 @@ struct Cli {
     /// Only the K-th of N equal parts: every N-th mutant.
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
-    /// Try again what was missed, too.
+    /// Try again what was missed, too; what is explained with the simulator alone.
     #[arg(long)]
     missed: bool,
     /// Try again all, whatever is kept.
@@ -50,7 +52,7 @@ struct Cli {
     /// Only these checks.
     #[arg(long)]
     stage: Option<Stage>,
-    /// Start no other mutant after so many minutes.
+    /// Start no other mutant after so many minutes of trying.
     #[arg(long)]
     minutes: Option<u64>,
     /// So many at once.
@@ -85,6 +87,7 @@ fn run(cli: &Cli) -> Result<(), String> {
     let (mutants, sources) = list::list(&root)?;
     let folder = root.join("tests/mutants/results");
     let mut results = Results::load(&folder, sources.keys());
+    let explained = Explained::load(&root.join("tests/mutants/explained.txt"));
     if !cli.totals {
         let (k, n) = shard(cli.shard.as_deref())?;
         let wanted: Vec<&Mutant> = mutants
@@ -93,22 +96,26 @@ fn run(cli: &Cli) -> Result<(), String> {
             .filter(|mutant| mutant.id % n == k)
             .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
                 None => true,
-                Some(Verdict::Missed) => cli.missed || cli.again,
+                Some(Verdict::Missed) => {
+                    let explained = cli.stage == Some(Stage::Tests) && explained.has(mutant);
+                    cli.again || cli.missed && !explained
+                }
                 Some(_) => cli.again,
             })
             .collect();
-        let until = cli.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
         let mut session = Session {
             root: &root,
             mutants: &mutants,
             sources: &sources,
             results: &mut results,
-            until,
+            minutes: cli.minutes,
+            until: None,
             jobs: cli.jobs,
         };
         session.run(&wanted, cli.stage)?;
     }
     print_totals(&mutants, &results);
+    print_unexplained(&mutants, &results, &explained);
     Ok(())
 }
 
@@ -118,6 +125,8 @@ struct Session<'a> {
     /// What the mutants were listed for.
     sources: &'a BTreeMap<String, String>,
     results: &'a mut Results,
+    minutes: Option<u64>,
+    /// Set when the first program is built.
     until: Option<Instant>,
     jobs: usize,
 }
@@ -127,6 +136,12 @@ impl Session<'_> {
         let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
         self.results.set(mutant, Outcome { verdict, by });
         self.results.save(&mutant.file, self.mutants)
+    }
+
+    /// The first mutant is about to be tried.
+    fn begin(&mut self) {
+        let span = self.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+        self.until = self.until.or_else(|| span.map(|span| Instant::now() + span));
     }
 
     fn is_over(&self) -> bool {
@@ -153,6 +168,9 @@ impl Session<'_> {
         let wanted: Vec<&Mutant> = wanted.iter().filter(viable).copied().collect();
         let (inside, alone): (Vec<&Mutant>, Vec<&Mutant>) =
             wanted.into_iter().partition(|mutant| woven.contains(&mutant.id));
+        if stage != Some(Stage::Simulator) {
+            self.begin();
+        }
         let left = match stage {
             Some(Stage::Simulator) => inside,
             _ => self.try_all(&inside, "tests", |id| tests.check(id))?,
@@ -163,6 +181,7 @@ impl Session<'_> {
         if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
             let (_, program, _) = self.weave(Program::Simulator)?;
             let simulator = Simulator::new(program, &scratch)?;
+            self.begin();
             self.try_all(&left, "tests and simulator", |id| simulator.check(id))?;
         }
         Ok(())
@@ -327,4 +346,25 @@ fn print_totals(mutants: &[Mutant], results: &Results) {
         100.0 * caught as f64 / (caught + all[4]).max(1) as f64,
         all[4]
     );
+}
+
+/// What was missed without a reason, and what need not be explained any more.
+fn print_unexplained(mutants: &[Mutant], results: &Results, explained: &Explained) {
+    let missed: BTreeSet<String> = mutants
+        .iter()
+        .filter(|mutant| results.of(mutant).is_some_and(|o| o.verdict == Verdict::Missed))
+        .map(explained::name_of)
+        .collect();
+    let (without, needless) = explained.compare(&missed);
+    println!(
+        "{} of those missed are explained, {} are not",
+        missed.len() - without.len(),
+        without.len()
+    );
+    for name in without {
+        println!("not explained: {name}");
+    }
+    for name in needless {
+        println!("explained, and not missed: {name}");
+    }
 }

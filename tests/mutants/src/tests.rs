@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use crate::explained::Explained;
 use crate::list::{Genre, Mutant};
 use crate::weave::{Constants, replace, weave};
 
@@ -105,4 +106,14 @@ fn what_cannot_be_woven_is_left_as_it_is() {
         let alone = replace(source, &one, &BTreeSet::new()).unwrap();
         assert_eq!(alone, source.replacen(part, other, 1));
     }
+}
+
+#[test]
+fn what_lives_has_a_reason_and_what_has_a_reason_lives() {
+    let text =
+        "# Why.\nx.rs: replace + with - in f — the same\nx.rs: delete ! in g — never asked\n";
+    let missed = ["x.rs: delete ! in g", "x.rs: delete ! in h"].map(str::to_string).into();
+    let (without, needless) = Explained::parse(text).compare(&missed);
+    assert_eq!(without, ["x.rs: delete ! in h"]);
+    assert_eq!(needless, ["x.rs: replace + with - in f"]);
 }

@@ -7,4 +7,5 @@ mod push;
 mod repair;
 mod serve;
 mod standing;
+mod untimed;
 mod world;

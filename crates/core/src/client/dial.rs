@@ -193,7 +193,7 @@ impl Dialer {
         }
         for known in &mut self.known {
             if known.rank != 0 {
-                known.rank = rendezvous(account, known) | 1;
+                known.rank = rendezvous(account, known).max(1);
             }
         }
         self.sort();

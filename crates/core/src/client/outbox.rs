@@ -637,6 +637,21 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_was_halved_grows_with_every_answer() {
+        let mut outbox = asked(256);
+        let to = Target::Room("lobby".into());
+        outbox.submit(at(0), Ticket(257), to, String::new(), Level::Stored).unwrap();
+        outbox.busy(RequestId(1), at(10));
+        // 255 are under way in a window of 128.
+        for n in 2..=64 {
+            outbox.sent(&sent(n, n, Level::Stored));
+            assert_eq!(outbox.next_step(at(10)), None, "{} under way", 256 - n);
+        }
+        outbox.sent(&sent(65, 65, Level::Stored));
+        assert_eq!(outbox.next_step(at(10)), Some(Step::Send), "191 in a window of 192");
+    }
+
+    #[test]
     fn a_pace_holds_back_and_says_until_when() {
         let mut outbox = named(1000);
         let mut gone = 0;

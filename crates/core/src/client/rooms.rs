@@ -340,6 +340,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_late_by_the_newest_told_in_its_room() {
+        let mut rooms = Rooms::new(100);
+        open(&mut rooms, ROOM, 0);
+        assert_eq!(told(&mut rooms, line(1, 1000, ROOM, 2)), Some("line"));
+        assert_eq!(told(&mut rooms, line(2, 3000, ROOM, 2)), Some("line"));
+        assert_eq!(told(&mut rooms, line(3, 2000, ROOM, 2)), Some("line"), "a second is not late");
+        assert_eq!(told(&mut rooms, line(4, 1999, ROOM, 2)), Some("late line"));
+    }
+
+    #[test]
     fn conversations_remembered_are_bounded() {
         let mut rooms = Rooms::new(100_000);
         for n in 1..=DIRECTS_MAX as u64 + 5 {

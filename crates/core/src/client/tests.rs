@@ -15,6 +15,8 @@ use crate::time::{Hlc, Key};
 
 mod journal;
 mod model;
+mod reread;
+mod session;
 
 const CLOCK_MS: u64 = 1_700_000_000_000;
 const ME: AccountId = AccountId::new(7);

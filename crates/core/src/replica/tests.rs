@@ -407,3 +407,113 @@ fn a_body_that_no_server_takes_is_not_appended() {
     outputs(&mut replica);
     assert_eq!(replica.counts().payload_sends, 2, "the boot and one more");
 }
+
+#[test]
+fn a_drain_is_done_when_no_client_is_left_and_no_disk_lacks_anything() {
+    let missing = vec![(slot(2), 1)];
+    assert!(Drain::default().is_done());
+    assert!(!Drain { sessions: 1, ..Drain::default() }.is_done());
+    assert!(!Drain { missing, ..Drain::default() }.is_done());
+    let unreachable = vec![slot(2)];
+    assert!(Drain { unreachable, ..Drain::default() }.is_done(), "nobody is waited for");
+}
+
+#[test]
+fn who_is_present_is_told_to_the_links_there_are() {
+    let presence = |replica: &mut Replica| {
+        replica.handle(at(2), Input::SessionUp(SessionId(1)));
+        let attach = crate::session::Attach {
+            minor: 0,
+            token: Vec::new(),
+            nick: Some("ann".into()),
+            cursor: Vector::new(),
+            rooms: Vec::new(),
+            direct: crate::session::Direct::Take,
+        };
+        let attach = crate::session::Request::Attach(attach);
+        replica.handle(at(2), Input::Request(SessionId(1), attach));
+        let said = outputs(replica);
+        let sent = |output: &Output| match output {
+            Output::Send { links, frame, .. } if matches!(**frame, Frame::Presence(_)) => {
+                Some(links.clone())
+            }
+            _ => None,
+        };
+        said.iter().filter_map(sent).collect::<Vec<_>>()
+    };
+    assert_eq!(presence(&mut linked()), [[LINK]]);
+    let mut alone = linked();
+    alone.handle(at(1), Input::LinkDown(LINK));
+    assert_eq!(presence(&mut alone), [[]; 0]);
+}
+
+/// `s1` of three, of which `s3` is linked, or both.
+fn of_three(standing: Standing, links: &[u8]) -> Replica {
+    let mut config = (*linked().config).clone();
+    config.servers.push(ServerAddr { name: slot(3), addr: "s3:1".into() });
+    let loaded = Loaded { standing, ..Loaded::default() };
+    let mut replica = Replica::new(config, &loaded, 1, at(0));
+    for n in links {
+        let peer = Peer {
+            slot: slot(*n),
+            generation: 0,
+            server: ServerId::new(u128::from(*n)),
+            origin: Origin::at(0, u128::from(*n)),
+            standing: Standing::Sound,
+        };
+        let link = LinkId(u64::from(*n));
+        replica.handle(at(1), Input::LinkUp(link, peer));
+        replica.handle(at(1), Input::Frame(link, Frame::Vector(Haves { haves: Vec::new() })));
+    }
+    save(&mut replica);
+    replica
+}
+
+#[test]
+fn clients_are_sent_to_linked_servers_first() {
+    let mut replica = of_three(Standing::Sound, &[3]);
+    replica.handle(at(2), Input::SessionUp(SessionId(1)));
+    replica.handle(at(2), Input::Stop);
+    let said = outputs(&mut replica);
+    let servers = said.iter().find_map(|output| match output {
+        Output::Deliver { item, .. } => match &**item {
+            Item::Leaving(moving) => Some(moving.servers.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let names: Vec<Slot> = servers.unwrap().into_iter().map(|server| server.name).collect();
+    assert_eq!(names, [slot(3), slot(2)]);
+}
+
+#[test]
+fn a_mended_disk_counts_when_all_others_said_what_they_hold() {
+    let standing = |links: &[u8]| {
+        let mut replica = of_three(Standing::Lossy, links);
+        replica.handle_timeout(at(100));
+        replica.broadcast.standing()
+    };
+    assert_eq!(standing(&[3]), Standing::Lossy);
+    assert_eq!(standing(&[2, 3]), Standing::Sound);
+}
+
+#[test]
+fn a_replica_shows_the_rooms_it_has() {
+    let mut replica = linked();
+    let lobby = RoomId::public("lobby");
+    let about = (lobby, AccountId::new(8), Mid::new(9));
+    let create = Body::from(crate::event::RoomCreate { name: "lobby".into() });
+    replica.append(at(2), Hlc::default(), about, &create).unwrap();
+    save(&mut replica);
+    assert_eq!(replica.rooms().name(lobby), Some("lobby"));
+}
+
+#[test]
+#[should_panic(expected = "the driver drains the outputs")]
+fn outputs_that_are_left_break_a_rule() {
+    let mut replica = linked();
+    outputs(&mut replica);
+    replica.assert_invariants();
+    replica.log(Severity::Info, "left".into());
+    replica.assert_invariants();
+}

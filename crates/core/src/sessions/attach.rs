@@ -493,7 +493,7 @@ impl Replica {
     fn give_token(&mut self, id: SessionId, not_everywhere: &Vector) {
         let durable = self.broadcast.durable();
         let Some(session) = self.sessions.all.get(&id) else { return };
-        let same = Arc::ptr_eq(&session.told, durable) || session.told == *durable;
+        let same = session.told == *durable;
         if !session.is_live() || !session.gapped.is_empty() || same {
             return;
         }

@@ -62,7 +62,7 @@ impl Replica {
         }
         let Some(session) = self.sessions.all.get(&id) else { return Ok(()) };
         let account = session.account;
-        let (room, body) = self.address(id, account, send)?;
+        let (room, body) = self.address(account, send)?;
         self.check_kept(request, room, send.mid)?;
         let identity = Identity { room, account, mid: send.mid };
         match self.sessions.mids.recall(&identity) {
@@ -88,7 +88,7 @@ impl Replica {
             let content = line.event.body().map_or(0, |body| content(&body));
             Known { key: line.key(), content }
         });
-        let result = self.address(id, account, send).and_then(|(room, body)| {
+        let result = self.address(account, send).and_then(|(room, body)| {
             // While the disk was read another session of the account may have sent it.
             let identity = Identity { room, account, mid: send.mid };
             let known = found.or_else(|| match self.sessions.mids.recall(&identity) {
@@ -140,12 +140,7 @@ impl Replica {
     }
 
     /// Where a message goes, and its body.
-    fn address(
-        &self,
-        id: SessionId,
-        account: AccountId,
-        send: &Send,
-    ) -> Result<(RoomId, Body), Item> {
+    fn address(&self, account: AccountId, send: &Send) -> Result<(RoomId, Body), Item> {
         let request = send.request;
         let nick = self.name_of(account);
         let text = send.text.clone();
@@ -153,10 +148,8 @@ impl Replica {
             Target::Room(name) => {
                 check_room(name).map_err(|why| refusal(request, Code::Invalid, why))?;
                 let room = RoomId::public(name);
-                let open = self.sessions.all.get(&id).is_some_and(|s| s.rooms.contains_key(&room));
                 if let Some((_, Membership::Kicked { by, reason })) =
                     self.rooms.membership(room, account)
-                    && !open
                 {
                     let why = format!("{by} put you out of {name} ({reason}); join it again first");
                     return Err(refusal(request, Code::Kicked, why));

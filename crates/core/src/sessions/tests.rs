@@ -1,10 +1,12 @@
 //! One server alone: its sessions against requests that no client of ours makes.
 
+mod attach;
 mod bounds;
 mod clock;
 mod cloned;
 mod deliver;
 mod lines;
+mod lists;
 mod messages;
 mod numbers;
 mod pages;

@@ -30,11 +30,9 @@ const COUNTS_MAX: u8 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Counting {
     room: RoomId,
-    /// How far.
-    after: Key,
     /// Whether it changed where it was read already.
     changed: bool,
-    /// The least place where it changed while this piece was read.
+    /// The least place where it changed since the last piece was read.
     least: Option<Key>,
     /// How often it was counted before.
     before: u8,
@@ -43,13 +41,11 @@ struct Counting {
 impl Counting {
     /// Lines came or went at that place.
     fn change(&mut self, key: Key) {
-        self.changed |= key <= self.after;
         self.least = Some(self.least.map_or(key, |least| least.min(key)));
     }
 
     /// A piece was read, up to that line. What changed while it was read may be in it or not.
     fn read(&mut self, after: Key) {
-        self.after = after;
         self.changed |= self.least.take().is_some_and(|least| least <= after);
     }
 }
@@ -117,7 +113,7 @@ impl Verifying {
     }
 
     fn count(&mut self, room: RoomId, before: u8) {
-        let counting = Counting { room, after: Key::MIN, changed: false, least: None, before };
+        let counting = Counting { room, changed: false, least: None, before };
         self.counting = Some(counting);
     }
 }

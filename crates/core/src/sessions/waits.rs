@@ -261,6 +261,15 @@ mod tests {
     }
 
     #[test]
+    #[should_panic(expected = "waits are counted")]
+    fn a_wait_that_is_not_counted_breaks_a_rule() {
+        let mut waits = Waits::default();
+        waits.wait(event(1), waiter(1, 1, Level::Stored, 10));
+        waits.count = 0;
+        waits.assert_invariants();
+    }
+
+    #[test]
     fn so_much_may_wait_and_no_more() {
         let waits = |count| Waits { count, ..Waits::default() };
         assert!(!waits(WAITING_MAX - 1).is_full());

@@ -290,3 +290,16 @@ fn an_announcement_is_not_put_off_by_the_next_one() {
     ];
     assert_eq!(said, lines);
 }
+
+#[test]
+fn register_writes_that_lost_are_erased_by_what_is_replicated_now() {
+    let mut world = written(3);
+    world.frame(2, have(&[(1, 1)]));
+    let after = Some(crate::time::Key::MAX);
+    world.broadcast.tidy(after);
+    world.turn();
+    let (_, batch) = world.broadcast.saving().unwrap();
+    let tidy = batch.tidy.as_ref().unwrap();
+    let replicated = |n| tidy.replicated.upto(log(n));
+    assert_eq!((tidy.after, replicated(1), replicated(2)), (after, 1, 0));
+}

@@ -290,3 +290,18 @@ fn the_plan_takes_nothing_from_those_who_asked() {
     world.link(2);
     assert!(!world.broadcast.logs[&log(2)].feeding.is_silent(link(3)));
 }
+
+#[test]
+fn a_link_that_is_gone_leaves_its_place_among_the_feeds_and_no_other() {
+    let mut world = World::linked(&config(5));
+    flood(&mut world, 1, &[(2, 0), (3, 1)]);
+    world.broadcast.link_down(world.now, link(3));
+    world.turn();
+    for seq in 2..6 {
+        assert_eq!(flood(&mut world, seq, &[(2, 0), (4, 1)]), NOTHING, "two feeds again");
+    }
+    for seq in 6..7 {
+        assert_eq!(flood(&mut world, seq, &[(2, 0), (4, 1), (5, 1)]), NOTHING);
+    }
+    assert_eq!(flood(&mut world, 7, &[(2, 0), (4, 1), (5, 1)]), ["to s5: prune s2"]);
+}

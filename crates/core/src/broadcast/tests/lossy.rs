@@ -138,3 +138,101 @@ fn a_feed_that_may_be_cut_off_is_replaced() {
     assert_eq!(wants.len(), 3, "of each log but its own: {said:?}");
     assert!(wants.iter().all(|line| line.starts_with("2100 ms: to s4: want")), "{said:?}");
 }
+
+#[test]
+fn only_a_word_of_what_somebody_has_shows_what_it_lacks() {
+    let mut world = lossy();
+    world.pass_ms(100); // s2 was told again
+    world.frame(3, events(3, 1, 1, 0));
+    let said = world.turn();
+    assert!(!said.iter().any(|line| line.contains("range")), "a push is none: {said:?}");
+    let mut world = lossy();
+    world.pass_ms(100);
+    world.frame(3, have(&[]));
+    assert_eq!(world.turn()[0], "to s3: range s1 1..1, done");
+}
+
+#[test]
+fn a_sign_has_only_those_told_again_whose_last_word_is_not_on_its_way() {
+    let mut world = lossy();
+    world.pass_ms(150); // s2 was told again at 100 ms
+    world.frame(3, have(&[]));
+    assert_eq!(world.turn(), ["to s3: range s1 1..1, done", "to s3: have s1 1"]);
+    // A while later it would have said so.
+    let mut world = lossy();
+    world.pass_ms(200);
+    world.broadcast.wrote(link(2), Class::CatchUp, COST);
+    world.frame(3, have(&[]));
+    let told: Vec<String> = world.turn();
+    assert!(told.contains(&"to s2: have s1 1".into()), "{told:?}");
+}
+
+#[test]
+fn an_own_event_that_should_be_there_is_told_again_though_a_proof_was_given_lately() {
+    let mut world = lossy();
+    world.frame(3, have(&[(1, 1)]));
+    let say = |world: &mut World, at: u64| {
+        world.pass_ms(at - world.now.time.as_micros() / 1000);
+        world.say();
+        world.turn();
+        world.persist();
+    };
+    say(&mut world, 50);
+    world.pass_ms(45);
+    world.frame(2, have(&[(1, 1)])); // proves the first; the second may be on its way
+    say(&mut world, 120);
+    world.pass_ms(20);
+    world.frame(2, have(&[(1, 1)]));
+    let ranges = |said: Vec<String>| -> Vec<String> {
+        said.into_iter().filter(|line| line.contains("range")).collect()
+    };
+    assert_eq!(ranges(world.turn()), NOTHING, "90 ms after the second event");
+    world.pass_ms(15);
+    world.frame(2, have(&[(1, 1)]));
+    let told = ranges(world.turn());
+    assert_eq!(told, ["to s2: range s1 2..3, done"], "105 ms after it");
+}
+
+#[test]
+fn whoever_lacks_what_others_made_is_told_again_too() {
+    let mut world = lossy();
+    world.frame(3, events(3, 1, 1, 0));
+    world.turn();
+    world.persist();
+    world.pass_ms(10);
+    for n in [2, 3] {
+        world.frame(n, have(&[(1, 1)]));
+    }
+    world.pass_ms(240); // s2 was told again before
+    world.frame(2, have(&[(1, 1)]));
+    assert_eq!(world.turn(), ["to s2: have s1 1, s3 1"]);
+}
+
+#[test]
+fn a_proof_is_owed_since_the_first_event_that_is_not_proven() {
+    let mut world = lossy();
+    world.frame(3, have(&[(1, 1)]));
+    let suspect = |world: &World| world.broadcast.rank(link(2), log(3)).0;
+    for seq in 2..=4 {
+        world.pass_ms(500);
+        world.say();
+        world.turn();
+        world.persist();
+        world.frame(3, have(&[(1, seq)]));
+    }
+    world.pass_ms(499);
+    assert!(!suspect(&world));
+    world.pass_ms(1);
+    assert!(suspect(&world), "two seconds after the first");
+    // Who has shown to have all owes nothing.
+    let mut world = lossy();
+    for n in [2, 3] {
+        world.frame(n, have(&[(1, 5), (2, 1)]));
+    }
+    world.frame(2, events(2, 1, 1, 0));
+    world.turn();
+    world.persist();
+    world.frame(3, have(&[(1, 5), (2, 1)]));
+    world.pass_ms(5000);
+    assert!(!suspect(&world) && !world.broadcast.rank(link(3), log(2)).0);
+}

@@ -48,8 +48,9 @@ fn one_write_is_under_way_and_the_next_gathers() {
     assert_eq!(world.broadcast.durable().upto(log(1)), 1);
     let (token, batch) = world.broadcast.saving().map(|(t, b)| (t, b.clone())).unwrap();
     assert_eq!(batch.entries, [entry(1, 2), entry(1, 3)]);
-    let other = crate::id::PersistToken(token.0 + 1);
-    assert_eq!(world.broadcast.persisted(world.now, other), None, "no such write");
+    for other in [token.0 - 1, token.0 + 1].map(crate::id::PersistToken) {
+        assert_eq!(world.broadcast.persisted(world.now, other), None, "no such write");
+    }
     assert_eq!(world.broadcast.persisted(world.now, token), Some(batch));
     assert_eq!(world.broadcast.saving(), None);
 }
@@ -182,9 +183,9 @@ fn a_full_disk_queue_takes_nothing_more_and_asks_later() {
     let limits = Limits { unsaved_bytes: 2 * COST, ..Limits::default() };
     let mut world = World::linked(&crate::config::Config { limits, ..config(2) });
     world.say();
-    assert!(!world.broadcast.is_full());
+    assert_eq!((world.broadcast.is_full(), world.broadcast.unsaved_bytes()), (false, COST));
     world.say();
-    assert!(world.broadcast.is_full());
+    assert_eq!((world.broadcast.is_full(), world.broadcast.unsaved_bytes()), (true, 2 * COST));
     world.turn();
     world.frame(2, events(2, 1, 1, 0));
     assert_eq!(world.broadcast.held().upto(log(2)), 0);
@@ -435,4 +436,96 @@ fn with_all_feeds_nobody_is_told_to_stop() {
         world.settle();
     }
     assert_eq!(world.broadcast.counts().prunes, 0);
+}
+
+#[test]
+fn copies_of_what_is_held_are_no_fork_whoever_made_it() {
+    let mut world = World::linked(&config(3));
+    (0..3).for_each(|_| world.say());
+    world.frame(2, events(2, 1, 3, 0));
+    world.settle();
+    world.frame(3, events(1, 2, 3, 1)); // this run's own, as far as it made them
+    world.frame(3, events(1, 1, 2, 1));
+    world.frame(3, events(2, 1, 2, 1));
+    assert_eq!(world.turn(), NOTHING);
+    assert!(!world.broadcast.runs_twice() && !world.broadcast.is_forked(log(2)));
+    assert_eq!(world.broadcast.counts().duplicates, 6);
+}
+
+#[test]
+fn what_waited_and_came_again_with_its_predecessors_is_dropped() {
+    let mut world = World::linked(&config(3));
+    world.frame(2, events(2, 3, 3, 0));
+    world.frame(2, events(2, 1, 4, 0));
+    assert_eq!(world.turn(), ["to s3: events s2 1..4, 1 hops", "write s2 1, s2 2, s2 3, s2 4"]);
+    assert_eq!(world.broadcast.held().upto(log(2)), 4);
+}
+
+#[test]
+fn a_forked_log_gives_up_what_waited_and_the_others_keep_it() {
+    let mut world = World::linked(&config(3));
+    world.frame(2, events(2, 1, 1, 0));
+    world.frame(2, events(2, 5, 6, 0));
+    world.frame(3, events(3, 2, 2, 0));
+    world.turn();
+    let Frame::Have(mut haves) = have(&[(2, 1)]) else { unreachable!() };
+    haves.haves[0].chain ^= 1;
+    world.frame(3, Frame::Have(haves));
+    world.turn(); // the buffered bytes are counted
+    world.frame(3, events(3, 1, 1, 0));
+    assert_eq!(world.broadcast.held().upto(log(3)), 2);
+}
+
+#[test]
+fn whoever_reads_of_a_fork_is_told_whose_machine_is_twofold() {
+    let told = |frame: Frame| {
+        let mut world = World::linked(&config(2));
+        world.frame(2, events(2, 1, 1, 0));
+        world.frame(2, frame);
+        std::iter::from_fn(|| world.broadcast.poll_output()).find_map(|output| match output {
+            crate::io::Output::Log(_, text) => Some(text),
+            _ => None,
+        })
+    };
+    let own = told(events(1, 1, 1, 1)).unwrap();
+    assert!(own.contains("s2 has events of this run") && own.contains("Stop the clone"), "{own}");
+    let Frame::Have(mut haves) = have(&[(2, 1)]) else { unreachable!() };
+    haves.haves[0].chain ^= 1;
+    let others = told(Frame::Have(haves)).unwrap();
+    assert!(others.contains("differs from the copy of s2 at or before event 1"), "{others}");
+}
+
+#[test]
+fn what_is_claimed_is_waited_for_or_here() {
+    let mut world = World::linked(&config(3));
+    world.frame(2, have(&[(2, 2)]));
+    world.broadcast.assert_asks();
+    world.frame(2, events(2, 1, 2, 0));
+    world.settle();
+    world.pass_ms(1000);
+    world.broadcast.assert_asks();
+}
+
+#[test]
+#[should_panic(expected = "a link has more, and nobody waits for it or asks")]
+fn what_is_claimed_and_neither_waited_for_nor_here_breaks_a_rule() {
+    let mut world = World::linked(&config(3));
+    world.broadcast.link_has(link(3), log(2), 3);
+    world.broadcast.assert_asks();
+}
+
+#[test]
+#[should_panic(expected = "unsaved bytes are counted")]
+fn bytes_that_are_not_counted_break_a_rule() {
+    let mut world = World::linked(&config(2));
+    world.broadcast.unsaved_bytes += 1;
+    world.broadcast.assert_invariants();
+}
+
+#[test]
+#[should_panic(expected = "no more feeds than configured")]
+fn a_feed_too_many_breaks_a_rule() {
+    let mut world = World::linked(&config(2));
+    world.frame(2, events(2, 1, 1, 0));
+    world.broadcast.logs[&log(2)].feeding.assert_invariants(0);
 }

@@ -397,3 +397,69 @@ fn logs_of_one_length_and_two_contents_are_found_when_their_servers_link() {
     assert_eq!(logged_by_both(5, 5), [NOTHING; 2].map(Vec::from));
     assert_eq!(logged_by_both(5, 6), [["FORK"], ["FORK"]]);
 }
+
+#[test]
+fn an_announcement_is_over_when_its_last_event_came_and_not_before() {
+    // All of two but the last: the moment stays.
+    let mut world = World::linked(&config(2));
+    world.frame(2, have(&[(2, 2)]));
+    world.pass_ms(30);
+    world.frame(2, events(2, 1, 1, 0));
+    world.settle();
+    assert_eq!(moments(&world.pass_ms(1000), "want s2 2..2")[0], 50);
+    // All of it: what is announced then has a time of its own.
+    let mut world = World::linked(&config(2));
+    world.frame(2, have(&[(2, 2)]));
+    world.pass_ms(10);
+    world.frame(2, events(2, 1, 2, 0));
+    world.settle();
+    world.pass_ms(10);
+    world.frame(2, have(&[(2, 3)]));
+    assert_eq!(moments(&world.pass_ms(1000), "want s2 3..3")[0], 70);
+}
+
+#[test]
+fn what_came_too_early_for_a_full_buffer_is_asked_for_though_nobody_announced_it() {
+    let limits = Limits { buffer_events: 1, ..Limits::default() };
+    let mut world = World::linked(&Config { limits, ..config(2) });
+    world.frame(2, have(&[(2, 1)]));
+    world.frame(2, events(2, 3, 3, 0));
+    world.pass_ms(10);
+    world.frame(2, events(2, 1, 1, 0));
+    world.settle();
+    world.broadcast.assert_asks();
+    assert_eq!(moments(&world.pass_ms(1000), "want s2 2..3")[0], 60);
+}
+
+#[test]
+fn a_second_hole_behind_the_first_is_asked_for_in_its_time() {
+    let mut world = World::linked(&config(2));
+    world.frame(2, events(2, 3, 3, 0));
+    world.frame(2, events(2, 6, 6, 0));
+    world.pass_ms(10);
+    world.frame(2, events(2, 1, 2, 0));
+    world.settle();
+    assert_eq!(moments(&world.pass_ms(1000), "want s2 4..6")[0], 20);
+}
+
+#[test]
+fn an_answer_that_lacks_the_last_event_leaves_it_asked_for() {
+    let mut world = World::linked(&config(2));
+    world.frame(2, have(&[(2, 3)]));
+    world.pass_ms(50);
+    world.frame(2, range(2, 1, 2, false));
+    world.settle();
+    world.broadcast.assert_asks();
+    assert_eq!(moments(&world.pass_ms(400), "want s2 3..3"), [450]);
+}
+
+#[test]
+fn a_link_that_goes_with_a_request_and_a_hole_of_its_own_is_followed_by_another() {
+    let mut world = World::linked(&config(3));
+    world.frame(2, have(&[(2, 5)]));
+    world.frame(3, have(&[(2, 5)]));
+    assert_eq!(moments(&world.pass_ms(50), "to s2: want s2 1..5"), [50]);
+    world.frame(2, events(2, 4, 4, 0));
+    world.broadcast.link_down(world.now, link(2));
+    assert_eq!(world.turn(), ["to s3: want s2 1..5, and push"]);
+}

@@ -156,3 +156,16 @@ fn an_answer_takes_announcements_along() {
     world.frame(2, want(1, 1, 1, Push::Unchanged));
     assert_eq!(world.turn(), ["to s2: range s1 1..1, done", "to s2: have s3 1"]);
 }
+
+#[test]
+fn a_link_that_goes_takes_only_its_own_reads_along() {
+    let mut world = world(6, 2, 100);
+    world.frame(3, want(1, 2, 3, Push::Unchanged));
+    assert_eq!(world.turn(), ["read s1 2..3, 10000 bytes"]);
+    ask(&mut world, 2, 6);
+    world.broadcast.link_down(world.now, link(2));
+    world.settle();
+    let (token, _) = world.reads.pop_front().unwrap();
+    world.broadcast.read_done(token, Rows::Events(vec![entry(1, 2), entry(1, 3)]));
+    assert_eq!(world.turn(), ["to s3: range s1 2..3, done"]);
+}

@@ -62,6 +62,19 @@ fn no_message_leaves_before_its_words_and_its_id_are_kept() {
 }
 
 #[test]
+fn what_was_handed_over_is_told_as_kept_also_after_the_end() {
+    let mut client = keeping(Journal::default());
+    let conn = attach(&mut client);
+    say(&mut client, 5, "hello");
+    drain(&mut client);
+    client.handle(at(2), Input::Item(conn, refuse(RequestId(0), Code::BadToken)));
+    assert!(client.is_ended());
+    drain(&mut client);
+    client.handle(at(3), Input::Kept(2));
+    assert_eq!(drain(&mut client), [Output::Emit(ClientEvent::Kept(vec![Ticket(5)]))]);
+}
+
+#[test]
 fn a_message_is_struck_out_once_it_is_replicated_and_not_before() {
     let mut client = keeping(Journal::default());
     let conn = attach(&mut client);

@@ -292,3 +292,101 @@ fn a_disk_that_is_behind_takes_no_more_by_any_way() {
     world.persist_all();
     assert!(world.written.iter().all(|event| event.mid != mid));
 }
+
+#[test]
+fn requests_wait_up_to_exactly_their_bound_in_bytes() {
+    let one = Request::Mark(crate::session::Mark { request: RequestId(1), shown: Vec::new() });
+    let bytes = crate::sessions::size::bytes(&one);
+    for (limit, waiting) in [(3 * bytes, 3), (3 * bytes - 1, 2)] {
+        let mut world = world(Limits { session_request_bytes: limit, ..Limits::default() });
+        let (ann, _) = world.guest("ann");
+        let open = |request| Open { request, room: "lobby".into(), last: 9, mode: Mode::Watch };
+        let request = world.request();
+        world.ask(ann, Request::Open(open(request)));
+        for _ in 0..5 {
+            world.ask(ann, one.clone());
+        }
+        assert_eq!(refused(&world.take(ann)).len(), 5 - waiting);
+    }
+}
+
+#[test]
+fn answers_wait_or_are_queued_up_to_exactly_their_bound_in_bytes() {
+    // Sixteen times the queue: ten answers of 128 bytes.
+    let limits = Limits { session_queue_bytes: 80, ..Limits::default() };
+    let ping = |world: &mut World, id: SessionId, times: usize| {
+        for _ in 0..times {
+            let request = world.request();
+            world.ask(id, Request::Ping(Plain { request }));
+        }
+    };
+    // Queued, since the client does not read.
+    let mut queued = world(limits.clone());
+    let (ann, _) = queued.guest("ann");
+    queued.take(ann);
+    ping(&mut queued, ann, 10);
+    assert_eq!(queued.closed, []);
+    ping(&mut queued, ann, 1);
+    assert_eq!(queued.closed, [ann]);
+    // Held back, since the disk has not what the session wrote.
+    let mut held = world(limits);
+    let (ann, _) = held.guest("ann");
+    held.take(ann);
+    held.fsync = Fsync::WhenToldTo;
+    held.say(ann, room("lobby"), 1, "hello");
+    ping(&mut held, ann, 10);
+    assert_eq!(held.closed, []);
+    ping(&mut held, ann, 1);
+    assert_eq!(held.closed, [ann]);
+}
+
+#[test]
+fn a_mark_is_of_what_is_here_and_not_marked_yet() {
+    let mut world = with_disk(Limits::default(), 1);
+    let ((ann, _), (bob, of_bob)) = (world.guest("ann"), world.guest("bob"));
+    world.say(ann, account(of_bob.account), 1, "psst");
+    let key = world.take(bob).iter().find_map(|item| match &**item {
+        Item::Event(shown) => Some((shown.line.event.room, shown.line.key())),
+        _ => None,
+    });
+    let (room, key) = key.unwrap();
+    let mut marks = |key: crate::time::Key| {
+        let before = world.written.len();
+        let request = world.request();
+        let shown = vec![(room, key)];
+        world.ask(bob, Request::Mark(crate::session::Mark { request, shown }));
+        world.take(bob);
+        world.written.len() - before
+    };
+    let later = crate::time::Key { seq: key.seq + 100, ..key };
+    assert_eq!(marks(later), 0, "nobody has that");
+    assert_eq!((marks(key), marks(key)), (1, 0));
+}
+
+#[test]
+fn rates_of_rooms_are_kept_while_they_hold_somebody_back() {
+    let mut world = with_disk(Limits { room_rate: 1, ..Limits::default() }, 1);
+    let (ann, _) = world.guest("ann");
+    for mid in 1..=2 {
+        world.say(ann, room("lobby"), mid, "x");
+    }
+    let idle = crate::sessions::rate::Bucket::new(1);
+    for n in 0..5000 {
+        world.replica.sessions.room_rates.insert(crate::id::RoomId::new(n), idle);
+    }
+    world.take(ann);
+    let request = world.say(ann, room("tea"), 3, "x");
+    assert_eq!(sent(&world.take(ann)), [request]);
+    assert_eq!(world.replica.sessions.room_rates.len(), 2, "the idle ones are forgotten");
+    let request = world.say(ann, room("lobby"), 4, "x");
+    assert_eq!(refused(&world.take(ann)), [(request, Code::Busy)], "and not the others");
+}
+
+#[test]
+#[should_panic(expected = "held answers are counted")]
+fn answers_that_are_not_counted_break_a_rule() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    world.replica.sessions.all.get_mut(&ann).unwrap().held_bytes += 1;
+    world.replica.assert_invariants();
+}

@@ -15,7 +15,7 @@ use crate::vector::Vector;
 const NOTHING: [&str; 0] = [];
 
 /// What zoe said at server 2, with its stamps in milliseconds after the beginning.
-fn told_by_s2(world: &mut World, from: u64, said: &[(u64, u128, &str)]) {
+pub(super) fn told_by_s2(world: &mut World, from: u64, said: &[(u64, u128, &str)]) {
     let log = Log::of(Origin::at(WALL_MS, 2));
     let event = |seq: u64, at: u64, mid: u128, text: &str| {
         let body = crate::event::Body::Msg(Msg { nick: "zoe".into(), text: text.into() });
@@ -312,4 +312,82 @@ fn more_that_happened_while_a_room_was_read_is_shown_after_it() {
     let opened = format!("#{} open lobby: ann: before", request.0);
     let said = world.heard(bob);
     assert_eq!(said, [opened, "ann: meanwhile".to_string()]);
+}
+
+#[test]
+fn a_queue_is_filled_to_its_bound_and_its_overflow_is_told_to_the_operator() {
+    // What one line costs.
+    let (mut world, ann, _) = lobby(Limits::default());
+    let (bob, _) = world.guest("bob");
+    world.open(bob, "lobby", Mode::Watch);
+    world.say(bob, room("lobby"), 1, "hello");
+    world.told.retain(|told| told.0 == ann);
+    let [(.., cost)] = world.told[..] else { panic!("{:?}", world.told) };
+    for (limit, shown) in [(3 * cost, 3), (3 * cost - 1, 2)] {
+        let (mut world, ann, _) = lobby(Limits { session_queue_bytes: limit, ..Limits::default() });
+        let (bob, _) = world.guest("bob");
+        world.open(bob, "lobby", Mode::Watch);
+        world.take(ann);
+        for n in 0..5 {
+            world.say(bob, room("lobby"), n, "hello");
+            world.take(bob);
+        }
+        let events = world.heard(ann).iter().filter(|line| *line == "bob: hello").count();
+        assert_eq!(events, shown);
+        let told = world.logged.iter().filter(|line| line.starts_with("a client takes less"));
+        assert_eq!(told.count(), 1);
+    }
+}
+
+#[test]
+fn a_conversation_of_others_is_nobody_elses_who_comes_again() {
+    let (mut world, ann, _) = lobby(Limits::default());
+    let ((bob, of_bob), (_, of_eve)) = (world.guest("bob"), world.guest("eve"));
+    world.give(Input::SessionDown(bob));
+    let own = Log::of(world.replica.config.me.origin);
+    let before: Vector = [(own, world.replica.durable().upto(own))].into_iter().collect();
+    world.say(ann, crate::session::Target::Nick("bob".into()), 1, "psst");
+    assert_eq!(again(&mut world, &of_eve, before.clone()), ["welcome eve"]);
+    let ignores = Attach {
+        token: of_bob.token.clone(),
+        nick: None,
+        cursor: before.clone(),
+        direct: crate::session::Direct::Ignore,
+        ..guest("x")
+    };
+    let id = world.attach(ignores);
+    let mut said = world.heard(id);
+    said.retain(|line| line != "token");
+    assert_eq!(said, ["welcome bob"]);
+    assert_eq!(again(&mut world, &of_bob, before), ["welcome bob", "ann to bob: psst"]);
+}
+
+#[test]
+fn a_name_that_somebody_had_before_is_taken_away_and_its_session_told() {
+    let (mut world, ann, _) = lobby(Limits::default());
+    let (bob, _) = world.guest("bob");
+    // At another server somebody took it a while ago.
+    let log = Log::of(Origin::at(WALL_MS, 2));
+    let body =
+        crate::event::Body::Nick(crate::event::Nick { nick: "ann".into(), before: "x".into() });
+    let event = Event {
+        seq: 1,
+        hlc: Hlc::at_ms(WALL_MS - 5000),
+        wall_ms: WALL_MS,
+        room: RoomId::new(0),
+        actor: AccountId::new(5),
+        mid: Mid::at(WALL_MS, 1),
+        kind: body.kind(),
+        body: body.encode(),
+    };
+    let chain = event.chain(CHAIN_START);
+    let frame = Events { log, base: 1, hops: 0, events: vec![Arc::new(event)], chain };
+    world.give(Input::Frame(LinkId(2), Frame::Events(frame)));
+    let said = world.heard(ann);
+    let [told] = &said[..] else { panic!("{said:?}") };
+    assert!(told.starts_with("named ann~") && told.ends_with(", for ann is taken"), "{told}");
+    assert_eq!(world.heard(bob), NOTHING);
+    // It is told once.
+    told_by_s2(&mut world, 2, &[(10, 2, "hello")]);
+    assert_eq!(world.heard(ann), ["zoe: hello"]);
 }

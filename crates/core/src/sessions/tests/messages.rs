@@ -244,3 +244,181 @@ fn a_ping_tells_the_time_and_does_not_wait_for_the_disk() {
         [format!("#2 pong at {}", world.replica.clock.told_ms(world.now))]
     );
 }
+
+#[test]
+fn what_is_refused_as_busy_is_taken_in_its_order_whatever_was_refused_first() {
+    let limits = Limits { room_rate: 1, ..Limits::default() };
+    let mut world = with_disk(limits, 1);
+    let (ann, _) = world.guest("ann");
+    for mid in 1..=2 {
+        send(&mut world, ann, mid, "x", Level::Stored);
+    }
+    let busy = |world: &mut World, mid: u128, why: &str| {
+        let said = send(world, ann, mid, "x", Level::Stored);
+        assert!(said[0].contains(why), "{mid}: {said:?}");
+    };
+    busy(&mut world, 5, "too much is said in this room");
+    busy(&mut world, 4, "too much is said in this room");
+    busy(&mut world, 6, "an earlier message of yours comes first");
+    world.pass_ms(1500);
+    world.take(ann);
+    // There is room for one: it is the first.
+    busy(&mut world, 6, "an earlier message of yours comes first");
+    busy(&mut world, 5, "an earlier message of yours comes first");
+    assert_eq!(send(&mut world, ann, 4, "x", Level::Stored), ["#8 replicated on 1"]);
+}
+
+#[test]
+fn a_message_that_was_said_too_fast_keeps_its_place() {
+    let limits = Limits { session_rate: 2, ..Limits::default() };
+    let mut world = with_disk(limits, 1);
+    let (ann, _) = world.guest("ann");
+    world.open(ann, "lobby", Mode::Watch);
+    world.pass_ms(60_000);
+    world.take(ann);
+    for mid in 1..=3 {
+        send(&mut world, ann, mid, "x", Level::Stored);
+    }
+    world.pass_ms(60_000);
+    world.take(ann);
+    for mid in 11..=13 {
+        send(&mut world, ann, mid, "x", Level::Stored);
+    }
+    let said = send(&mut world, ann, 14, "x", Level::Stored);
+    assert!(said[0].contains("you ask too fast"), "{said:?}");
+    world.pass_ms(1500);
+    world.take(ann);
+    let said = send(&mut world, ann, 15, "x", Level::Stored);
+    assert!(said[0].contains("an earlier message of yours comes first"), "{said:?}");
+}
+
+#[test]
+fn a_direct_message_is_the_same_when_its_text_is() {
+    let mut world = with_disk(Limits::default(), 1);
+    let (ann, _) = world.guest("ann");
+    world.guest("bob");
+    let mut say = |text: &str| {
+        let request = world.say(ann, Target::Nick("bob".into()), 1, text);
+        let said = world.heard(ann);
+        said.into_iter().find(|line| line.starts_with(&format!("#{} ", request.0))).unwrap()
+    };
+    assert_eq!(say("psst"), "#1 replicated on 1");
+    assert_eq!(say("psst"), "#2 stored on 1");
+    assert_eq!(say("hey"), "#3 Conflict: another message was sent under this id");
+}
+
+#[test]
+fn a_message_that_another_server_took_is_known_when_its_log_is_here() {
+    let (mut world, ann) = linked();
+    let account = world.replica.sessions.all[&ann].account;
+    let mid = Mid::at(WALL_MS, 8);
+    let body =
+        crate::event::Body::Msg(crate::event::Msg { nick: "ann".into(), text: "one".into() });
+    let event = crate::event::Event {
+        seq: 1,
+        hlc: crate::time::Hlc::at_ms(WALL_MS),
+        wall_ms: WALL_MS,
+        room: crate::id::RoomId::public("lobby"),
+        actor: account,
+        mid,
+        kind: body.kind(),
+        body: body.encode(),
+    };
+    let chain = event.chain(crate::event::CHAIN_START);
+    let log = crate::id::Log::of(crate::id::Origin::at(WALL_MS, 2));
+    let events = vec![std::sync::Arc::new(event)];
+    let frame = crate::frame::Events { log, base: 1, hops: 0, events, chain };
+    world.give(Input::Frame(LinkId(2), crate::frame::Frame::Events(frame)));
+    assert_eq!(world.heard(ann), ["ann: one"]);
+    let events = world.written.len();
+    assert_eq!(send(&mut world, ann, 8, "one", Level::Stored), ["#2 stored on 1"]);
+    assert_eq!(world.written.len(), events);
+}
+
+#[test]
+fn a_message_below_what_its_room_keeps_has_expired() {
+    let (mut world, ann) = linked();
+    let floor = crate::register::Register::Floor { ms: WALL_MS, key: crate::time::Key::MIN };
+    let lobby = crate::register::RegisterKey::Floor(crate::id::RoomId::public("lobby"));
+    world.replica.rooms.write_for_tests(lobby, floor);
+    let said = send(&mut world, ann, 1, "late", Level::Stored);
+    assert_eq!(said, ["#2 Expired: the message is older than what this room keeps"]);
+    world.pass_ms(1);
+    world.take(ann);
+    let request = world.say(ann, room("lobby"), 1, "now");
+    assert_eq!(world.heard(ann), ["ann: now".to_string(), format!("#{} stored on 1", request.0)]);
+}
+
+#[test]
+fn a_page_is_cut_to_what_fits_and_says_so() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    let line = |seq: u64| {
+        let text = "x".repeat(16_000);
+        let body = crate::event::Body::Msg(crate::event::Msg { nick: "bob".into(), text });
+        let event = crate::event::Event {
+            seq,
+            hlc: crate::time::Hlc::at_ms(WALL_MS + seq),
+            wall_ms: WALL_MS,
+            room: crate::id::RoomId::public("lobby"),
+            actor: crate::id::AccountId::new(5),
+            mid: Mid::at(WALL_MS, seq.into()),
+            kind: body.kind(),
+            body: body.encode(),
+        };
+        let origin = crate::id::Origin::new(2);
+        crate::session::Line { origin, event: std::sync::Arc::new(event) }
+    };
+    let mut page = |lines: u64, more: bool| {
+        let request = world.request();
+        let history = History { request, of: room("lobby"), before: None, limit: 500 };
+        world.ask(ann, Request::History(history));
+        let lines = (1..=lines).map(line).collect();
+        world.read_done(crate::store::Rows::Page(lines, more));
+        let told = world.take(ann);
+        let Some(crate::session::Item::Page(page)) = told.last().map(|item| &**item) else {
+            panic!("{told:?}")
+        };
+        let seqs: Vec<u64> = page.lines.iter().map(|line| line.event.seq).collect();
+        (seqs.len(), *seqs.last().unwrap(), page.more)
+    };
+    assert_eq!(page(5, false), (5, 5, false));
+    assert_eq!(page(5, true), (5, 5, true));
+    assert_eq!(page(40, false), (32, 40, true), "the newest 512 KiB");
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_told_to_who_asked() {
+    use crate::store::Rows;
+    let limits = Limits { recent_mids: 1, ..Limits::default() };
+    let mut world = world(limits);
+    let (ann, _) = world.guest("ann");
+    for mid in 1..=3 {
+        send(&mut world, ann, mid, "x", Level::Stored);
+    }
+    let mut asks = |ask: fn(RequestId) -> Request, rows: Rows| {
+        let said = world.asks(ann, |n| ask(RequestId(n)));
+        assert_eq!(said, NOTHING);
+        world.read_done(rows);
+        let mut said = world.heard(ann);
+        said.retain(|line| line != "token");
+        said.join("; ").split_once(' ').unwrap().1.to_string()
+    };
+    let asked: [fn(RequestId) -> Request; 3] = [
+        |request| Request::History(History { request, of: room("lobby"), before: None, limit: 5 }),
+        |request| {
+            let (room, mode) = ("lobby".into(), Mode::Watch);
+            Request::Open(crate::session::Open { request, room, last: 5, mode })
+        },
+        |request| {
+            let (to, mid, text) = (room("lobby"), Mid::at(WALL_MS - 9000, 1), "x".into());
+            Request::Send(Send { request, to, mid, text, level: Level::Stored })
+        },
+    ];
+    for ask in asked {
+        let said = asks(ask, Rows::Failed("bad sector".into()));
+        assert_eq!(said, "Storage: the disk could not be read: bad sector");
+        let said = asks(ask, Rows::Oldest(None));
+        assert_eq!(said, "Storage: the disk answered another question");
+    }
+}

@@ -148,19 +148,24 @@ fn what_is_below_a_floor_is_erased_when_the_floor_is_on_a_majority_of_disks() {
     assert!(next.is_some());
 }
 
-/// Forty rooms that keep a second, as server `me` of three with links to some others.
-fn sets(me: u8, links: &[u8], change: fn(&mut World)) -> Vec<RoomId> {
+/// Forty rooms that keep so much, with so many messages each.
+fn rooms_that_keep(age_ms: u64, messages: u64, held: u64) -> Loaded {
     let rooms = (1..=40).map(RoomId::new);
     let key = Key { hlc: Hlc::default(), origin: Origin::new(1), seq: 1 };
-    let keep = Retention { age_ms: 1000, messages: 0 };
-    let loaded = Loaded {
+    let keep = Retention { age_ms, messages };
+    Loaded {
         registers: rooms
             .clone()
             .map(|room| (RegisterKey::Keep(room), Register::Keep { key, keep }))
             .collect(),
-        sums: rooms.map(|room| (room, Sum { messages: 1, digest: 1 })).collect(),
+        sums: rooms.map(|room| (room, Sum { messages: held, digest: 1 })).collect(),
         ..Loaded::default()
-    };
+    }
+}
+
+/// Forty rooms that keep a second, as server `me` of three with links to some others.
+fn sets(me: u8, links: &[u8], change: fn(&mut World)) -> Vec<RoomId> {
+    let loaded = rooms_that_keep(1000, 0, 1);
     let mut world = world_as(me, Limits::default(), 3, &loaded);
     for n in links {
         world.link(*n);
@@ -211,4 +216,45 @@ fn a_server_that_takes_no_writes_sets_no_floor() {
         world.give(Input::Frame(LinkId(2), crate::frame::Frame::Forked(logs)));
     };
     assert_eq!(sets(1, &[2, 3], cloned), []);
+}
+
+#[test]
+fn register_writes_that_lost_are_erased_bit_by_bit_every_hour() {
+    let (mut world, ann) = lobby(1);
+    world.take(ann);
+    world.pass_ms(HOUR_MS - 10);
+    world.fsync = Fsync::WhenToldTo;
+    world.persist_all();
+    let tidies = |world: &mut World, ms: u64| {
+        world.pass_ms(ms);
+        world.replica.flush(world.now);
+        world.turn();
+        let tidies: Vec<_> =
+            world.writes.iter().filter_map(|(_, batch)| batch.tidy.as_ref()).collect();
+        tidies.iter().map(|tidy| tidy.after).collect::<Vec<_>>()
+    };
+    assert_eq!(tidies(&mut world, 1100), [None]);
+    world.persist_all();
+    assert_eq!(tidies(&mut world, HOUR_MS), [None], "once more, since that one is over");
+    world.persist_all();
+    // One that is not over goes on where it is; the next hour begins no other.
+    assert_eq!(tidies(&mut world, HOUR_MS), [None]);
+    let (token, _) = world.writes.pop_front().unwrap();
+    let last = Key { hlc: Hlc::at_ms(5), origin: Origin::new(1), seq: 7 };
+    let tidied = Some(crate::store::Tidied::Upto(last));
+    let committed = crate::store::Committed { tidied, ..Default::default() };
+    world.give(Input::Persisted(token, committed));
+    assert_eq!(tidies(&mut world, 0), [Some(last)]);
+    assert_eq!(tidies(&mut world, HOUR_MS), [Some(last)]);
+}
+
+#[test]
+fn a_room_whose_floor_cannot_be_read_is_told_of_and_the_others_go_on() {
+    let mut world = world_of(Limits::default(), 1, &rooms_that_keep(0, 32, 100));
+    world.pass_ms(HOUR_MS + 1000);
+    assert_eq!(world.reads.len(), 1);
+    world.read_done(crate::store::Rows::Failed("bad sector".into()));
+    let told = world.logged.iter().filter(|line| line.starts_with("could not check what"));
+    assert_eq!(told.count(), 1, "{:?}", world.logged);
+    assert_eq!(world.reads.len(), 1, "the next room");
 }

@@ -305,3 +305,166 @@ fn a_conversation_is_shown_to_both_and_to_nobody_else() {
     world.say(ann, account(NOBODY), 4, "hm");
     assert_eq!(world.heard(ann), ["#6 Unknown: there is no such account"]);
 }
+
+#[test]
+fn a_name_is_told_where_its_holder_is_a_member_or_watches() {
+    let (mut world, ann, bob) = lobby();
+    let (eve, _) = world.guest("eve");
+    world.open(eve, "lobby", Mode::Watch);
+    assert_eq!(world.asks(eve, nick("eva"))[0], "eve is eva now");
+    assert_eq!(world.heard(ann), ["eve is eva now"], "who watches");
+    world.asks(bob, close(CloseMode::Keep));
+    assert_eq!(world.asks(bob, nick("rob")), ["#6 named rob"]);
+    assert_eq!(world.heard(ann), ["bob is rob now"], "a member that is not there");
+    world.asks(eve, close(CloseMode::Keep));
+    world.asks(eve, nick("evi"));
+    assert_eq!(world.heard(ann), NOTHING, "neither");
+}
+
+#[test]
+fn a_kick_has_room_for_its_reason() {
+    let (mut world, ann, bob) = lobby();
+    let reason = |bytes: usize| {
+        move |n| {
+            let (room, nick) = ("lobby".into(), "bob".into());
+            let reason = "x".repeat(bytes);
+            Request::Kick(Kick { request: RequestId(n), room, nick, reason })
+        }
+    };
+    let long = world.asks(ann, reason(TOPIC_BYTES_MAX + 1));
+    assert_eq!(long, ["#3 Invalid: the reason has 1025 bytes; at most 1024 fit"]);
+    assert_eq!(world.asks(ann, reason(TOPIC_BYTES_MAX))[1], "#4 done");
+    assert_eq!(world.heard(bob).len(), 2);
+}
+
+/// A kick that another server took, as its first event.
+fn kicked_elsewhere(world: &World, account: crate::id::AccountId) -> Input {
+    let log = crate::id::Log::of(crate::id::Origin::at(WALL_MS, 2));
+    let body = crate::event::Body::Kick(crate::event::Kick {
+        nick: "ann".into(),
+        account,
+        account_nick: "bob".into(),
+        reason: "enough".into(),
+    });
+    let event = crate::event::Event {
+        seq: 1,
+        hlc: crate::time::Hlc::at_ms(world.now.wall_ms + 1000),
+        wall_ms: world.now.wall_ms,
+        room: crate::id::RoomId::public("lobby"),
+        actor: crate::id::AccountId::new(5),
+        mid: crate::id::Mid::at(WALL_MS, 1),
+        kind: body.kind(),
+        body: body.encode(),
+    };
+    let chain = event.chain(crate::event::CHAIN_START);
+    let events = vec![std::sync::Arc::new(event)];
+    let frame = crate::frame::Events { log, base: 1, hops: 0, events, chain };
+    Input::Frame(crate::id::LinkId(2), crate::frame::Frame::Events(frame))
+}
+
+#[test]
+fn a_kick_that_comes_with_the_joining_is_not_undone_by_it() {
+    let mut world = with_disk(Limits::default(), 2);
+    world.link(2);
+    let ((ann, _), (bob, of_bob)) = (world.guest("ann"), world.guest("bob"));
+    world.open(ann, "lobby", Mode::Join);
+    world.fsync = Fsync::WhenToldTo;
+    // A write is under way; the joining and the kick gather behind it.
+    world.say(ann, room("lobby"), 1, "hello");
+    assert_eq!(world.asks(bob, open("lobby", 0, Mode::Join)), NOTHING);
+    world.give(kicked_elsewhere(&world, of_bob.account));
+    world.persist_all();
+    let said = world.heard(bob);
+    assert_eq!(said, ["#3 Kicked: ann put you out of lobby (enough); join it again first"]);
+}
+
+#[test]
+fn a_kick_while_a_joined_room_is_read_again_is_not_undone_by_it() {
+    let limits = Limits { recent_lines: 1, ..Limits::default() };
+    let mut world = with_disk(limits, 1);
+    let ((ann, _), (bob, of_bob)) = (world.guest("ann"), world.guest("bob"));
+    for id in [ann, bob] {
+        world.open(id, "lobby", Mode::Join);
+    }
+    let two = world.again(&of_bob, Vec::new());
+    world.take(two);
+    let disk = world.disk.take().unwrap();
+    // He is a member: the room is read at once. More happens meanwhile than is kept.
+    assert_eq!(world.asks(two, open("lobby", 5, Mode::Join)), NOTHING);
+    world.asks(ann, kick("bob"));
+    for n in 1..=3 {
+        world.say(ann, room("lobby"), n, "hello");
+    }
+    let rows = disk.ask(&world.reads[0].1);
+    world.read_done(rows);
+    let said = world.heard(two);
+    assert!(said[0].contains("Kicked: ann put you out of lobby"), "{said:?}");
+    assert!(world.reads.is_empty(), "{:?}", world.reads);
+}
+
+#[test]
+fn a_room_is_complete_when_every_server_is_heard_and_nothing_is_missing() {
+    let mut world = with_disk(Limits::default(), 3);
+    for n in [2, 3] {
+        world.link(n);
+    }
+    let (ann, _) = world.guest("ann");
+    assert_eq!(world.asks(ann, open("lobby", 0, Mode::Watch)), ["#1 open lobby: "]);
+    let have = crate::frame::Have {
+        log: crate::id::Log::of(crate::id::Origin::at(WALL_MS, 2)),
+        upto: 1,
+        chain: 5,
+    };
+    let frame = crate::frame::Frame::Have(crate::frame::Haves { haves: vec![have] });
+    world.give(Input::Frame(crate::id::LinkId(2), frame));
+    let said = world.asks(ann, open("lobby", 0, Mode::Watch));
+    assert_eq!(said, ["#2 open lobby: , not complete"], "an event of s2 is missing");
+    world.give(Input::LinkDown(crate::id::LinkId(2)));
+    let said = world.asks(ann, open("lobby", 0, Mode::Watch));
+    assert_eq!(said, ["#3 open lobby: , not complete"], "s2 may have more");
+}
+
+#[test]
+fn rooms_that_are_being_made_count_as_made() {
+    let mut world = with_disk(Limits { rooms: 2, ..Limits::default() }, 1);
+    let (ann, _) = world.guest("ann");
+    world.fsync = Fsync::WhenToldTo;
+    for (n, name) in ["one", "two", "three"].into_iter().enumerate() {
+        world.say(ann, room(name), n as u128, "hello");
+    }
+    world.persist_all();
+    let said = world.heard(ann);
+    let refused: Vec<&String> = said.iter().filter(|line| line.contains("is not made")).collect();
+    let why = "#3 Forbidden: three is not made: there are 2 rooms, as many as may be";
+    assert_eq!(refused, [why]);
+}
+
+#[test]
+fn a_conversation_costs_more_to_begin_than_to_go_on() {
+    let limits = Limits { session_rate: 60, ..Limits::default() };
+    let mut world = with_disk(limits, 1);
+    let (ann, _) = world.guest("ann");
+    for n in 0..5 {
+        world.guest(&format!("bob-{n}"));
+    }
+    let taken = |world: &mut World, names: &[u8]| {
+        world.pass_ms(60_000);
+        world.take(ann);
+        let mut taken = 0;
+        for name in names.iter().cycle() {
+            let to = crate::session::Target::Nick(format!("bob-{name}"));
+            world.say(ann, to, 1000 * u128::from(*name) + taken, "psst");
+            if !refused(&world.take(ann)).is_empty() {
+                break;
+            }
+            taken += 1;
+        }
+        taken
+    };
+    let begun = taken(&mut world, &[0]);
+    assert!((40..=42).contains(&begun), "{begun}: the first counts for 21");
+    let more = taken(&mut world, &[0]);
+    assert!((60..=62).contains(&more), "{more}: now each for one");
+    let new = taken(&mut world, &[1, 2, 3, 4]);
+    assert!((2..=4).contains(&new), "{new} with others");
+}

@@ -37,6 +37,10 @@ fn slot(n: usize) -> Slot {
     Slot::new(format!("server-{n}")).unwrap()
 }
 
+fn one_letter() -> Slot {
+    Slot::new("s").unwrap()
+}
+
 fn info(n: usize) -> RoomInfo {
     RoomInfo {
         id: RoomId::new(u128::MAX),
@@ -113,6 +117,12 @@ fn items_count_for_what_they_take_on_the_wire_and_not_for_much_more() {
                 request: REQUEST,
                 room: "x".into(),
                 people: vec![participant(n); n],
+                more,
+            }),
+            Item::Participants(Participants {
+                request: REQUEST,
+                room: "x".into(),
+                people: vec![Participant { servers: vec![one_letter(); 10 * n], ..participant(1) }],
                 more,
             }),
             status(vec![digest(n); n], Vector::new()),

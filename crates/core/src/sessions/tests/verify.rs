@@ -115,3 +115,35 @@ fn a_room_that_always_changes_behind_the_count_is_left_at_last() {
     }
     assert_eq!(verdict(&mut world, ann), Some(None));
 }
+
+/// A batch in which nothing was said here, and the sums that it changed.
+fn written(world: &mut World, sweep: bool, room: RoomId) {
+    let sum = Sum { messages: 1, digest: 5 };
+    let batch = crate::store::Batch { sweep: sweep.then_some(None), ..Default::default() };
+    let committed = crate::store::Committed { sums: vec![(room, sum)], ..Default::default() };
+    world.replica.verify_written(&batch, &committed);
+}
+
+#[test]
+fn lines_that_were_erased_excuse_the_room_they_were_in_and_no_other() {
+    let again = |sweep: bool, room: RoomId| {
+        let (mut world, ann) = counting();
+        written(&mut world, sweep, room);
+        read_to(&mut world, key(5));
+        miscounted(&mut world, key(9));
+        let again = is_counted_again(&world);
+        assert_eq!(again, verdict(&mut world, ann).is_none());
+        again
+    };
+    assert!(again(true, lobby()), "a sweep may take any line");
+    assert!(!again(true, RoomId::public("tea")));
+    assert!(!again(false, lobby()), "a line that came is where it came");
+}
+
+#[test]
+fn a_disk_that_answers_another_question_proves_nothing() {
+    let (mut world, ann) = counting();
+    world.read_done(Rows::Oldest(None));
+    let why = "the disk answered another question".to_string();
+    assert_eq!(verdict(&mut world, ann), Some(Some(why)));
+}

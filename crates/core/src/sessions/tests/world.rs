@@ -41,6 +41,8 @@ pub(super) struct World {
     /// What sessions were told.
     pub(super) told: Vec<(SessionId, Arc<Item>, usize)>,
     pub(super) closed: Vec<SessionId>,
+    /// What operators were told.
+    pub(super) logged: Vec<String>,
     /// Everything ever written.
     pub(super) written: Vec<Arc<Event>>,
     /// What is written stays here, and reads are answered from it, if there is one.
@@ -101,6 +103,7 @@ pub(super) fn world_as(me: u8, limits: Limits, servers: usize, loaded: &Loaded) 
         reads: VecDeque::new(),
         told: Vec::new(),
         closed: Vec::new(),
+        logged: Vec::new(),
         written: Vec::new(),
         disk: None,
         sent: Vec::new(),
@@ -153,6 +156,7 @@ impl World {
                         self.told.extend(sessions.into_iter().map(|s| (s, item.clone(), cost)));
                     }
                     Output::CloseSession(id) => self.closed.push(id),
+                    Output::Log(_, what) => self.logged.push(what),
                     Output::Send { links, frame, .. } => self.sent.push((links, frame)),
                     _ => {}
                 }

@@ -216,3 +216,24 @@ fn one_conversation_leaves_the_next_its_share() {
     let cost = disk.logs[&log(1)][29].event.cost();
     assert_eq!(of(1000, 6 * cost), (vec![2, 2, 2], 3));
 }
+
+#[test]
+fn a_conversation_that_has_its_lines_leaves_the_rest_of_its_places_to_the_next() {
+    let mut disk = Disk::default();
+    let (one, two) = (RoomId::new(1), RoomId::new(2));
+    disk.append(&(1..=300).map(|n| (log(1), message(n, n, n, one, 1))).collect::<Vec<_>>());
+    // In the second one all is read but the oldest line, far below.
+    disk.append(&[(log(3), message(1, 1, 1000, two, 1))]);
+    disk.append(
+        &(1..=943).map(|n| (log(2), message(n, 1000 + n, 2000 + n, two, 1))).collect::<Vec<_>>(),
+    );
+    let seen: Vector = [(log(2), 943)].into_iter().collect();
+    let rooms = vec![(one, Vector::new()), (two, seen)];
+    let (account, within) = (AccountId::new(9), disk.within());
+    // The first takes 256 places of its 600, in one step: 944 are left.
+    let (limit, bytes_max, scan_max) = (256, 1 << 20, 1200);
+    let query = Query::Waiting { account, rooms, within, limit, bytes_max, scan_max };
+    let Rows::Waiting(lines, _) = disk.ask(&query) else { panic!("no lines") };
+    let of = |room| lines.iter().filter(|line| line.event.room == room).count();
+    assert_eq!((of(one), of(two)), (256, 1));
+}

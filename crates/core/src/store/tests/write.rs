@@ -212,6 +212,26 @@ fn a_sweep_erases_what_is_below_the_floor_in_steps_and_nothing_else() {
 }
 
 #[test]
+fn what_comes_below_a_floor_that_few_disks_have_is_erased_by_the_next_sweep() {
+    let mut disk = Disk::default();
+    disk.append(&[(log(1), floor(1, 10, MS + 5))]);
+    // Three events of one message: they get no place, and their words stay for now.
+    let done = disk.append(&[(log(1), message(2, 50, 3)), (log(2), message(1, 20, 3))]);
+    assert_eq!(done.outcomes, [Outcome::Below, Outcome::Below]);
+    disk.append(&[(log(2), message(2, 40, 3))]);
+    assert_eq!(disk.places, [].into());
+    assert_eq!(disk.keys[&identity(3)], [key(2, 1, 20), key(2, 2, 40), key(1, 2, 50)]);
+    let kinds = |disk: &Disk| {
+        let events = disk.logs.values().flatten();
+        events.filter(|entry| entry.event.kind == VOID).count()
+    };
+    assert_eq!(kinds(&disk), 0);
+    sweep(&mut disk, MS + 5);
+    assert_eq!((kinds(&disk), disk.keys.len()), (3, 0));
+    assert_sound(&disk);
+}
+
+#[test]
 fn a_new_holder_of_a_slot_takes_the_word_of_the_old_one_along() {
     let mut disk = Disk::default();
     let slot = |server| SlotHolder {
