@@ -578,7 +578,7 @@ impl Replica {
         let since = self.broadcast.saving_since();
         self.hears_all()
             && self.links.keys().all(is_up)
-            && self.broadcast.lag() == 0
+            && self.broadcast.missing() == 0
             && self.refusing.is_none()
             && since.is_none_or(|since| now.time.since(since) < SAVED_WITHIN)
     }
