@@ -148,7 +148,7 @@ impl Replica {
             Input::Frame(link, frame) => self.on_frame(now, link, frame),
             Input::Hint(link) => self.health.hint(now, link),
             Input::Wrote(link, class, bytes) => self.broadcast.wrote(link, class, bytes),
-            Input::SessionUp(session) => self.on_session_up(session),
+            Input::SessionUp(session) => self.on_session_up(now, session),
             Input::Request(session, request) => self.on_request(now, session, request),
             Input::SessionDown(session) => self.on_session_down(now, session),
             Input::Drained(session, bytes) => self.on_drained(session, bytes),

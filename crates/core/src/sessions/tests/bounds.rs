@@ -292,3 +292,55 @@ fn a_disk_that_is_behind_takes_no_more_by_any_way() {
     world.persist_all();
     assert!(world.written.iter().all(|event| event.mid != mid));
 }
+
+#[test]
+fn an_account_has_one_rate_on_however_many_connections() {
+    let mut world = world(Limits { session_rate: 10, ..Limits::default() });
+    let (ann, welcome) = world.guest("ann");
+    let (bob, _) = world.guest("bob");
+    world.pass_ms(10_000);
+    let busy = |world: &mut World, id, mid| {
+        let request = world.say(id, room("lobby"), mid, "x");
+        refused(&world.take(id)) == [(request, Code::Busy)]
+    };
+    let mut said = 0;
+    while !busy(&mut world, ann, 1000 + said) {
+        said += 1;
+        assert!(said < 30, "nobody holds it to its rate");
+    }
+    // Neither another connection nor a new one has more; somebody else has his own.
+    let second = world.again(&welcome, Vec::new());
+    world.take(second);
+    assert!(busy(&mut world, second, 2000));
+    world.give(Input::SessionDown(ann));
+    world.give(Input::SessionDown(second));
+    let third = world.again(&welcome, Vec::new());
+    world.take(third);
+    assert!(busy(&mut world, third, 3000));
+    assert!(!busy(&mut world, bob, 4000));
+    world.pass_ms(5000);
+    assert!(!busy(&mut world, third, 5000), "and it fills again");
+}
+
+#[test]
+fn whoever_does_not_say_who_he_is_and_asks_nothing_for_ten_seconds_is_sent_away() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    let (silent, asking) = (world.session(), world.session());
+    world.pass_ms(9999);
+    assert_eq!((world.take(silent).len(), &world.closed), (0, &vec![]));
+    world.status(asking);
+    world.pass_ms(1);
+    let told = world.take(silent);
+    assert_eq!(refused(&told), [(RequestId(0), Code::Protocol)]);
+    assert_eq!(world.closed, [silent]);
+    // Ten seconds after the last word.
+    world.pass_ms(9998);
+    assert_eq!(world.closed, [silent]);
+    world.pass_ms(1);
+    assert_eq!(world.closed, [silent, asking]);
+    world.pass_ms(100_000);
+    assert_eq!(world.closed, [silent, asking], "whoever is attached may be silent");
+    world.say(ann, room("lobby"), 1, "x");
+    assert_eq!(refused(&world.take(ann)), []);
+}
