@@ -79,7 +79,9 @@ impl UnderWay {
 impl Replica {
     /// Tells how far this server is, if that is due.
     pub(crate) fn tell_catch_up(&mut self, now: Now) {
-        if now.time < self.catch_up.look_at {
+        // A start is seen from its first moment: what comes before is in no count.
+        let begins = self.catch_up.under_way.is_none() && self.is_starting();
+        if now.time < self.catch_up.look_at && !begins {
             return;
         }
         self.catch_up.look_at = now.time + LOOK_PERIOD;

@@ -2,11 +2,13 @@
 
 use super::world::*;
 use crate::config::Limits;
-use crate::id::{Mid, RequestId, SessionId};
+use crate::id::{AccountId, Mid, RequestId, SessionId};
 use crate::io::Input;
 use crate::session::{
     Code, Item, Level, Mode, Open, Plain, Refused, Request, Send, TOPIC_BYTES_MAX, Topic,
 };
+use crate::sessions::ACCOUNT_RATES_MAX;
+use crate::sessions::rate::Bucket;
 use crate::store::Rows;
 
 fn sent(items: &[std::sync::Arc<Item>]) -> Vec<RequestId> {
@@ -343,4 +345,16 @@ fn whoever_does_not_say_who_he_is_and_asks_nothing_for_ten_seconds_is_sent_away(
     assert_eq!(world.closed, [silent, asking], "whoever is attached may be silent");
     world.say(ann, room("lobby"), 1, "x");
     assert_eq!(refused(&world.take(ann)), []);
+}
+
+#[test]
+fn rates_of_accounts_that_are_silent_are_forgotten_at_the_bound() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    let rates = &mut world.replica.sessions.account_rates;
+    let idle = (0..ACCOUNT_RATES_MAX as u128).map(|n| (AccountId::new(n), Bucket::new(1)));
+    rates.extend(idle);
+    assert_eq!(rates.len(), ACCOUNT_RATES_MAX);
+    world.say(ann, room("lobby"), 1, "x");
+    assert_eq!(world.replica.sessions.account_rates.len(), 1, "hers");
 }
