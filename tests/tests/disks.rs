@@ -6,6 +6,7 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use chatty_core::rng::Rng;
 use chatty_tests::{LONG, TestCluster, eventually, text};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -131,6 +132,79 @@ fn files_cut_and_torn_while_a_server_is_down_are_made_good_from_the_others() {
     assert_eq!(status["state"], "ready", "{status}");
     for other in ["s1", "s2"] {
         assert!(!log_of(&cluster, other).contains("ROLLED BACK"), "damage is no rollback");
+    }
+}
+
+/// What becomes of a file while nobody has it open.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    /// It ends there.
+    Cut,
+    /// A page of it is empty.
+    Torn,
+    /// One bit is another one.
+    Flipped,
+}
+
+impl Harm {
+    fn happen(self, file: &Path, at: u64) {
+        let open = || File::options().write(true).open(file).expect("the file is there");
+        match self {
+            Self::Cut => open().set_len(at).expect("cut"),
+            Self::Torn => {
+                let mut file = open();
+                file.seek(SeekFrom::Start(at)).expect("a place");
+                file.write_all(&[0; 4096]).expect("torn");
+            }
+            Self::Flipped => flip(file, at),
+        }
+    }
+}
+
+#[test]
+fn files_cut_torn_and_flipped_at_many_places_while_a_server_is_down_are_made_good() {
+    const SEED: u64 = 1;
+    let cluster = TestCluster::up(3);
+    let said = fill(&cluster, 300);
+    // What was said before is in tables, what is said now in a journal.
+    cluster.ok(&["stop", "s3"]);
+    cluster.ok(&["start", "s3"]);
+    cluster.wait_converged();
+    let mut rng = Rng::new(SEED);
+    for round in 0..20 {
+        cluster.person("ann").on("s1").say(ROOM, &format!("before {round}"));
+        cluster.wait_converged();
+        cluster.signal("s3", Signal::SIGKILL);
+        let mut there = files(&data(&cluster, "s3").join("db"));
+        there.retain(|file| fs::metadata(file).is_ok_and(|meta| meta.len() > 0));
+        // Journals, tables, what says which of them count: each in each way, at least twice.
+        let kind = |file: &PathBuf| match file {
+            file if file.extension().is_some_and(|e| e == "jnl") => 0,
+            file if file.to_string_lossy().contains("/tables/") => 1,
+            _ => 2,
+        };
+        there.retain(|file| kind(file) == round % 3);
+        let harm = [Harm::Cut, Harm::Torn, Harm::Flipped][round / 3 % 3];
+        let file = &there[rng.below(there.len() as u64) as usize];
+        // A journal is made longer than what is written to it.
+        let content = fs::read(file).expect("it is there");
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(1, |last| last as u64 + 1);
+        let at = rng.below(end);
+        println!("round {round}: {harm:?} at {at} of {end} in {}", file.display());
+        harm.happen(file, at);
+        cluster.ok(&["start", "s3"]);
+        // Damage that was not read yet is found now; then all is well.
+        eventually("s3 is whole again", LONG, || {
+            let ran = cluster.person("ann").run(&["verify"]);
+            ran.status.success().then_some(()).ok_or_else(|| format!("{ran:?}"))
+        });
+        let status = cluster.status_of("s3");
+        assert_eq!(status["state"], "ready", "{status}");
+    }
+    assert_all_there(&cluster, &said);
+    for other in ["s1", "s2"] {
+        let log = log_of(&cluster, other);
+        assert!(!log.contains("DAMAGED") && !log.contains("ROLLED BACK"), "{other}: {log}");
     }
 }
 

@@ -228,6 +228,45 @@ fn a_server_started_alone_answers_and_takes_messages_that_the_others_get_later()
 }
 
 #[test]
+fn what_a_minority_took_reaches_the_others_late_and_in_its_place() {
+    let cluster = TestCluster::up(3);
+    cluster.person("ann").on("s1").say(ROOM, "to all");
+    cluster.person("bob").on("s3").say(ROOM, "and me");
+    cluster.wait_converged();
+    // Who reads on the other side hears nothing of it: she stands still while only s3 is there.
+    let tail = cluster.person("eve").on("s1").tail(ROOM);
+    tail.signal(Signal::SIGSTOP);
+    cluster.ok(&["kill", "s1", "s2"]);
+    let receipt = cluster.person("bob").on("s3").say(ROOM, "alone");
+    let said = Instant::now();
+    assert_eq!(receipt["level"], "stored", "{receipt}");
+    cluster.ok(&["kill", "s3"]);
+
+    // Meanwhile the others go on without it, for more than the second that makes a line late.
+    cluster.ok(&["start", "s1", "s2"]);
+    tail.signal(Signal::SIGCONT);
+    let mut flow = cluster.person("ann").on("s1").flow(ROOM);
+    let mut count = 0;
+    while said.elapsed() < Duration::from_secs(2) || count < 2 {
+        count = flow.line(&format!("meanwhile {}", count + 1));
+        flow.replicated(count);
+    }
+    assert!(flow.finish().success(), "{}", flow.said());
+    tail.shows(&format!("meanwhile {count}"));
+    let shown = tail.messages();
+    assert!(shown.iter().all(|line| line["late"] == false), "{shown:?}");
+
+    cluster.ok(&["start", "s3"]);
+    assert_eq!(tail.shows("alone").1["late"], true);
+    let history = cluster.one_history(ROOM);
+    let mut expected = vec!["to all".to_owned(), "and me".into(), "alone".into()];
+    expected.extend((1..=count).map(|nth| format!("meanwhile {nth}")));
+    assert_eq!(texts(&history), expected);
+    // Sorted as they stand, the reader's lines are the same.
+    assert_eq!(texts(&tail.sorted()), expected[2..]);
+}
+
+#[test]
 fn five_servers_lose_two_and_go_on_replicating() {
     let cluster = TestCluster::up(5);
     let mut flow = cluster.person("ann").on("s1").flow(ROOM);

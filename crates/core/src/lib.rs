@@ -25,6 +25,7 @@ pub mod io;
 pub mod broadcast;
 pub mod clock;
 pub mod health;
+mod catch_up;
 pub mod rooms;
 pub mod presence;
 mod sessions;

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::broadcast::{Broadcast, Counts};
+use crate::catch_up::CatchUp;
 use crate::clock::{Clock, Fence};
 use crate::config::Config;
 use crate::event::{BODY_BYTES_MAX, Body, Boot, Event};
@@ -48,6 +49,7 @@ pub struct Replica {
     pub(crate) sessions: Sessions,
     pub(crate) retaining: Retaining,
     start: Start,
+    pub(crate) catch_up: CatchUp,
     /// Why the disk takes no writes.
     pub(crate) refusing: Option<String>,
     /// Why it takes none of clients.
@@ -124,6 +126,7 @@ impl Replica {
             sessions: Sessions::new(&config, loaded, now),
             retaining: Retaining::new(config.timing.floor_period, now),
             start,
+            catch_up: CatchUp::new(now.time),
             refusing: None,
             no_room: None,
             course: Course::Serving,
@@ -145,7 +148,7 @@ impl Replica {
             Input::Frame(link, frame) => self.on_frame(now, link, frame),
             Input::Hint(link) => self.health.hint(now, link),
             Input::Wrote(link, class, bytes) => self.broadcast.wrote(link, class, bytes),
-            Input::SessionUp(session) => self.on_session_up(session),
+            Input::SessionUp(session) => self.on_session_up(now, session),
             Input::Request(session, request) => self.on_request(now, session, request),
             Input::SessionDown(session) => self.on_session_down(now, session),
             Input::Drained(session, bytes) => self.on_drained(session, bytes),
@@ -187,6 +190,7 @@ impl Replica {
         self.broadcast.handle_timeout(now);
         self.presence.expire(now, self.config.timing.grace);
         self.check_start(now);
+        self.tell_catch_up(now);
         self.retention_timeout(now);
         self.sessions_timeout(now);
     }
@@ -221,6 +225,7 @@ impl Replica {
             self.presence.next_deadline(self.config.timing.grace),
             self.sessions.next_deadline(),
             self.retaining.next_deadline(),
+            self.catch_up.next_deadline(),
             start,
         ]
         .into_iter()
@@ -307,6 +312,7 @@ impl Replica {
             }
         }
         self.check_start(now);
+        self.tell_catch_up(now);
     }
 
     /// A peer broke the protocol.
@@ -389,12 +395,16 @@ impl Replica {
         self.broadcast.check_mended(self.config.servers.len() - 1);
     }
 
+    /// Whether this run has yet to fetch what the others held when it began.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.start != Start::Done
+    }
+
     /// What this server can do now.
     pub fn state(&self) -> ServerState {
         if self.course != Course::Serving {
             ServerState::Stopping
-        } else if self.start != Start::Done || self.broadcast.lag() > self.config.limits.attach_lag
-        {
+        } else if self.is_starting() || self.broadcast.lag() > self.config.limits.attach_lag {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced
@@ -428,6 +438,8 @@ impl Replica {
             }
         }
         self.check_start(now);
+        self.catch_up.saved(&batch, self.own_log());
+        self.tell_catch_up(now);
         self.release(now);
     }
 

@@ -798,7 +798,7 @@ pub struct Status {
     pub rooms: Vec<RoomDigest>,
     /// Whether another item of the same request continues `rooms`.
     pub more: bool,
-    /// Events others announced that are not here yet.
+    /// Events that linked servers hold and that are not on its disk yet.
     pub lag: u64,
     /// Clients attached.
     pub sessions: u32,

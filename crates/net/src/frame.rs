@@ -29,11 +29,14 @@ pub struct RawFrame {
 /// Why a stream gives no more frames. All but [`FrameError::Io`] are the sender's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// A length above [`FRAME_BYTES_MAX`]. Found before any memory was taken for it.
-    #[error("a frame of {length} bytes announced, {FRAME_BYTES_MAX} are allowed; close the stream")]
+    /// A length above what is allowed. Found before any memory was taken for it; whoever allows
+    /// more after all (see [`FrameReader::allow`]) goes on.
+    #[error("a frame of {length} bytes announced, {max} are allowed; close the stream")]
     TooLong {
         /// What was announced.
         length: u32,
+        /// What is allowed.
+        max: usize,
     },
     /// A length of 0: not even a kind.
     #[error("a frame without a kind; close the stream")]
@@ -53,18 +56,25 @@ pub struct FrameReader<R> {
     buffer: BytesMut,
     /// Room to make for the next read.
     room: usize,
+    /// A frame may be as long.
+    max: usize,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// Reads frames from here.
+    /// Reads frames from here, of up to [`FRAME_BYTES_MAX`].
     pub fn new(from: R) -> Self {
-        Self { from, buffer: BytesMut::new(), room: READ_BYTES_MIN }
+        Self { from, buffer: BytesMut::new(), room: READ_BYTES_MIN, max: FRAME_BYTES_MAX }
+    }
+
+    /// From the next frame on, kind and body may be so long together, [`FRAME_BYTES_MAX`] at most.
+    pub fn allow(&mut self, bytes: usize) {
+        self.max = bytes.min(FRAME_BYTES_MAX);
     }
 
     /// The next frame, or `None` if the stream ended after a whole one. Cancelling loses nothing.
     ///
     /// # Errors
-    /// See [`FrameError`]; the stream is of no use after one, and a second call fails again.
+    /// See [`FrameError`]; a second call fails again.
     pub async fn next(&mut self) -> Result<Option<RawFrame>, FrameError> {
         loop {
             if let Some(frame) = self.next_ready()? {
@@ -92,8 +102,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let length = usize::try_from(announced).unwrap_or(usize::MAX);
         match length {
             0 => return Err(FrameError::Empty),
-            1..=FRAME_BYTES_MAX => {}
-            _ => return Err(FrameError::TooLong { length: announced }),
+            length if length <= self.max => {}
+            _ => return Err(FrameError::TooLong { length: announced, max: self.max }),
         }
         if self.buffer.len() < LENGTH_BYTES + length {
             return Ok(None);

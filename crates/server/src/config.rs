@@ -28,6 +28,9 @@ const CHECK_SECONDS: u64 = 3600;
 /// what it holds in memory and to merge its largest tables.
 const DISK_RESERVE_MIB: u64 = 256;
 
+/// Clients at once from one address, if nothing is said: a quarter of all.
+const ADDRESS_SESSIONS: usize = 5000;
+
 /// What waits for a client, a server or the disk may take at least so much: some of the longest
 /// messages.
 const QUEUE_BYTES_MIN: usize = 64 * 1024;
@@ -57,6 +60,8 @@ pub struct Config {
     pub feeds: Feeds,
     /// Bounds.
     pub limits: Limits,
+    /// Clients at once from one address; of IPv6, from one network of 64 bits.
+    pub address_sessions: usize,
     /// Bytes of the data's volume that are left free: below that, no writes are taken.
     pub disk_reserve: u64,
     /// How long rooms without a policy of their own keep their messages.
@@ -160,6 +165,8 @@ pub(crate) struct RawServer {
 #[serde(deny_unknown_fields)]
 struct RawLimits {
     sessions: Option<usize>,
+    address_sessions: Option<usize>,
+    attach_lag: Option<u64>,
     session_rate: Option<u32>,
     room_rate: Option<u32>,
     guest_rate: Option<u32>,
@@ -277,6 +284,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     let mut limits = Limits::default();
     let given = raw.limits;
     limits.sessions = given.sessions.unwrap_or(limits.sessions);
+    limits.attach_lag = given.attach_lag.unwrap_or(limits.attach_lag);
+    let address_sessions = given.address_sessions.unwrap_or(ADDRESS_SESSIONS);
     limits.session_rate = given.session_rate.unwrap_or(limits.session_rate);
     limits.room_rate = given.room_rate.unwrap_or(limits.room_rate);
     limits.guest_rate = given.guest_rate.unwrap_or(limits.guest_rate);
@@ -296,8 +305,10 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
             format!("a queue takes the longest message: {} KiB or more", QUEUE_BYTES_MIN / 1024);
         return wrong("limits", what);
     }
-    let most = [limits.sessions, limits.accounts, limits.rooms, limits.rooms_founded];
-    if rates.contains(&0) || most.contains(&0) || limits.guest_burst == 0 {
+    let most =
+        [limits.sessions, address_sessions, limits.accounts, limits.rooms, limits.rooms_founded];
+    let counts = [u64::from(limits.guest_burst), limits.attach_lag];
+    if rates.contains(&0) || most.contains(&0) || counts.contains(&0) {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
     }
     let check_seconds = raw.retention.check_seconds.unwrap_or(CHECK_SECONDS);
@@ -331,6 +342,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         servers,
         feeds: raw.feeds.0,
         limits,
+        address_sessions,
         retention,
         floor_period: Duration::from_secs(check_seconds),
         disk_reserve: given.disk_reserve_mib.unwrap_or(DISK_RESERVE_MIB).saturating_mul(1 << 20),
@@ -393,6 +405,7 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
         session_queue_bytes,
         live_queue_bytes,
         unsaved_bytes,
+        attach_lag,
         ..
     } = Limits::default();
     let [session_queue, live_queue, unsaved] =
@@ -428,7 +441,11 @@ token_key = "token.key"
 [limits]
 # Clients attached at once.
 # sessions = {sessions}
-# Messages a second from one client. Other requests count for more, by what they cost: a list or a
+# Of those, from one address (of IPv6: from one network of 64 bits).
+# address_sessions = {ADDRESS_SESSIONS}
+# Further behind the others than so many events it attaches no clients: they go to another server.
+# attach_lag = {attach_lag}
+# Messages a second from one account. Other requests count for more, by what they cost: a list or a
 # new name for 20 messages, joining a room for 10, making one for 20 more. What is beyond is refused
 # as busy, with the time to wait.
 # session_rate = {session_rate}
@@ -510,6 +527,8 @@ mod tests {
         let keys = [
             "feeds = ",
             "sessions = ",
+            "address_sessions = ",
+            "attach_lag = ",
             "session_rate = ",
             "room_rate = ",
             "guest_rate = ",
@@ -556,6 +575,8 @@ mod tests {
             ("# room_rate = 10000", "room_rate = 0", "limits: 0 lets nobody in"),
             ("# watchdog_seconds = 30", "watchdog_seconds = 0", "0 would end the server at once"),
             ("# accounts = 1000000", "accounts = 0", "limits: 0 lets nobody in"),
+            ("# attach_lag = 10000", "attach_lag = 0", "limits: 0 lets nobody in"),
+            ("# address_sessions = 5000", "address_sessions = 0", "limits: 0 lets nobody in"),
             ("# unsaved_kib = 65536", "unsaved_kib = 0", "limits: a queue takes the longest"),
             ("# format = \"human\"", "format = \"xml\"", "`human` or `json`"),
             ("# level = \"info\"", "level = \"a=b=c\"", "log.level"),

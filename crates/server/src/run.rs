@@ -203,7 +203,7 @@ impl Running {
             sources.spawn(dialler.run());
         }
         let replica = Replica::new(core, &loaded, rng.bits(), clock.now());
-        let gateway = Gateway::new(doors.clone(), config.limits.sessions);
+        let gateway = Gateway::new(doors.clone(), config.limits.sessions, config.address_sessions);
         let reader = store.reader();
         let pulse = Pulse::default();
         let watchdog = Watchdog::start(pulse.clone(), config.watchdog, watchdog::end_process)?;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Broadcast, Frame, Now, Push, Time};
+use super::{Broadcast, Frame, LogState, Now, Push, Time};
 use crate::bugs::bug;
 use crate::frame::{Digest, HAVES_MAX, Have, Want};
 use crate::id::{LinkId, Log, SEQ_MAX};
@@ -320,27 +320,45 @@ impl Broadcast {
         }
     }
 
-    /// Events that live links hold and this server does not.
+    /// Events that live links hold and that are not on this server's disk.
     pub fn lag(&self) -> u64 {
-        let mut most: std::collections::BTreeMap<Log, u64> = std::collections::BTreeMap::new();
+        self.sum_claimed(|log, upto| self.unsaved_of(log, upto))
+    }
+
+    /// Events that live links hold and that have not come here yet.
+    pub fn missing(&self) -> u64 {
+        self.sum_claimed(|log, upto| self.lacking(log, upto))
+    }
+
+    fn sum_claimed(&self, of: impl Fn(Log, u64) -> u64) -> u64 {
+        let mut most: BTreeMap<Log, u64> = BTreeMap::new();
         for link in self.links.values() {
             for (log, upto) in &link.has {
                 let held = most.entry(*log).or_insert(0);
                 *held = (*held).max(*upto);
             }
         }
-        most.iter().fold(0, |sum, (log, upto)| sum.saturating_add(self.lacking(*log, *upto)))
+        most.iter().fold(0, |sum, (log, upto)| sum.saturating_add(of(*log, *upto)))
     }
 
-    /// Events that one link holds and this server does not.
+    /// Events that one link holds and that are not on this server's disk.
     pub fn behind(&self, link: LinkId) -> u64 {
         let has = self.links.get(&link).map(|link| &link.has);
-        let lacking = has.into_iter().flatten().map(|(log, upto)| self.lacking(*log, *upto));
+        let lacking = has.into_iter().flatten().map(|(log, upto)| self.unsaved_of(*log, *upto));
         lacking.fold(0, u64::saturating_add)
     }
 
     pub(super) fn lacking(&self, log: Log, upto: u64) -> u64 {
+        self.behind_by(log, upto, LogState::held)
+    }
+
+    fn unsaved_of(&self, log: Log, upto: u64) -> u64 {
+        self.behind_by(log, upto, |state| state.durable)
+    }
+
+    /// What a fork leaves out is not waited for.
+    fn behind_by(&self, log: Log, upto: u64, of: impl Fn(&LogState) -> u64) -> u64 {
         let held = self.logs.get(&log).filter(|state| !state.forked);
-        held.map_or(0, |state| upto.saturating_sub(state.held()))
+        held.map_or(0, |state| upto.saturating_sub(of(state)))
     }
 }

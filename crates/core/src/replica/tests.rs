@@ -6,6 +6,7 @@ use crate::event::{CHAIN_START, Retention, Topic};
 use crate::frame::{Have, Haves};
 use crate::id::{ClusterId, Log, Origin, ServerId};
 use crate::io::Standing;
+use crate::session::{Attach, CLIENT_MINOR, Code, Direct, Request};
 use crate::store::{Batch, Outcome};
 use crate::token::TokenKey;
 
@@ -20,8 +21,8 @@ fn slot(n: u8) -> Slot {
     slot
 }
 
-/// `s1` of two, linked with `s2`, taking clients.
-fn linked() -> Replica {
+/// `s1` of two, linked with `s2`, which has not said what it holds.
+fn starting() -> Replica {
     let origin = |n: u8| Origin::at(1_700_000_000_000, u128::from(n));
     let config = Config {
         me: Me {
@@ -50,6 +51,12 @@ fn linked() -> Replica {
         standing: Standing::Sound,
     };
     replica.handle(at(1), Input::LinkUp(LINK, peer));
+    replica
+}
+
+/// `s1` of two, linked with `s2`, taking clients.
+fn linked() -> Replica {
+    let mut replica = starting();
     replica.handle(at(1), Input::Frame(LINK, Frame::Vector(Haves { haves: Vec::new() })));
     // Who holds which slot is written.
     save(&mut replica);
@@ -62,13 +69,18 @@ fn outputs(replica: &mut Replica) -> Vec<Output> {
     std::iter::from_fn(|| replica.poll_output()).collect()
 }
 
+/// What is to be written.
+fn persist(outputs: &[Output]) -> Option<(PersistToken, Arc<Batch>)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Persist(token, batch) => Some((*token, batch.clone())),
+        _ => None,
+    })
+}
+
 /// Makes durable what is to be written; gives the newest batch.
 fn save(replica: &mut Replica) -> Option<Arc<Batch>> {
     let mut last = None;
-    while let Some((token, batch)) = outputs(replica).into_iter().find_map(|output| match output {
-        Output::Persist(token, batch) => Some((token, batch)),
-        _ => None,
-    }) {
+    while let Some((token, batch)) = persist(&outputs(replica)) {
         let outcomes = vec![Outcome::NoMessage; batch.entries.len()];
         let done = Committed { outcomes, ..Committed::default() };
         replica.handle(at(3), Input::Persisted(token, done));
@@ -336,6 +348,8 @@ fn a_stop_is_told_to_the_links_and_a_drain_is_not() {
     assert!(leaving(&mut replica));
 }
 
+mod catch_up;
+
 #[test]
 fn a_server_far_behind_takes_no_clients() {
     let mut replica = linked();
@@ -348,6 +362,28 @@ fn a_server_far_behind_takes_no_clients() {
     assert_eq!(replica.state(), ServerState::Ready);
     replica.handle(at(5), Input::Frame(LINK, have(lag + 1)));
     assert_eq!(replica.state(), ServerState::CatchingUp);
+    replica.handle(at(6), Input::SessionUp(SessionId(1)));
+    let attach = Attach {
+        minor: CLIENT_MINOR,
+        token: Vec::new(),
+        nick: Some("ann".into()),
+        cursor: Vector::new(),
+        rooms: Vec::new(),
+        direct: Direct::Ignore,
+    };
+    outputs(&mut replica);
+    replica.handle(at(6), Input::Request(SessionId(1), Request::Attach(attach)));
+    let told = outputs(&mut replica);
+    let refused = told.iter().find_map(|output| match output {
+        Output::Deliver { item, .. } => match &**item {
+            Item::Refused(refused) => Some((refused.code, refused.reason.as_str())),
+            _ => None,
+        },
+        _ => None,
+    });
+    let why = "this server is still catching up; attach to another one";
+    assert_eq!(refused, Some((Code::NotReady, why)));
+    assert!(told.contains(&Output::CloseSession(SessionId(1))));
 }
 
 #[test]

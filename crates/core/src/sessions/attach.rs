@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::deliver::RoomLine;
 use super::rate::Bucket;
@@ -67,10 +68,36 @@ impl Attaching {
 
 const SESSION: RequestId = RequestId(0);
 
+/// A session without an account is ended when it has asked nothing for so long.
+const STRANGER_LIMIT: Duration = Duration::from_secs(10);
+
 impl Replica {
-    pub(crate) fn on_session_up(&mut self, id: SessionId) {
+    pub(crate) fn on_session_up(&mut self, now: Now, id: SessionId) {
         let rate = Bucket::new(self.config.limits.session_rate);
-        self.sessions.all.insert(id, Session::new(rate));
+        self.sessions.all.insert(id, Session::new(rate, now.time));
+        self.sessions.strangers.insert((now.time + STRANGER_LIMIT, id));
+    }
+
+    /// Whoever has not said who he is and asks nothing holds a place that others want.
+    fn end_strangers(&mut self, now: Now) {
+        while let Some((at, id)) = self.sessions.strangers.first().copied()
+            && at <= now.time
+        {
+            self.sessions.strangers.pop_first();
+            let Some(session) = self.sessions.all.get(&id) else { continue };
+            if session.phase != Phase::New {
+                continue;
+            }
+            let until = session.asked + STRANGER_LIMIT;
+            if self.is_verifying(id) {
+                self.sessions.strangers.insert((now.time + STRANGER_LIMIT, id));
+            } else if until > now.time {
+                self.sessions.strangers.insert((until, id));
+            } else {
+                let why = "a client attaches, or asks something, within 10 seconds";
+                self.turn_away(id, refusal(SESSION, Code::Protocol, why));
+            }
+        }
     }
 
     /// The first request.
@@ -512,6 +539,7 @@ impl Replica {
         for id in blocked {
             self.advance(now, id);
         }
+        self.end_strangers(now);
         self.give_tokens(now);
         self.check_acks(now);
     }

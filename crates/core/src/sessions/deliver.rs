@@ -434,7 +434,7 @@ impl Replica {
         self.end_session(id, None);
     }
 
-    pub(super) fn own_log(&self) -> Log {
+    pub(crate) fn own_log(&self) -> Log {
         Log::of(self.config.me.origin)
     }
 }

@@ -49,6 +49,9 @@ use waits::Waits;
 /// Rooms with a rate of their own, at most; beyond, the idle ones are forgotten.
 const ROOM_RATES_MAX: usize = 4096;
 
+/// Accounts with a rate of their own, at most; beyond, the idle ones are forgotten.
+const ACCOUNT_RATES_MAX: usize = 65_536;
+
 /// One attached client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
@@ -77,7 +80,10 @@ pub(crate) struct Session {
     queued: usize,
     /// Rooms whose lines were dropped, and the least key of those.
     gapped: BTreeMap<RoomId, Key>,
+    /// What it may ask before it has an account; then the account's counts.
     rate: Bucket,
+    /// When it came, or last asked something without an account.
+    asked: Time,
     /// A message refused as busy: those said after it are not taken before it, until then.
     awaited: Option<(Mid, Time)>,
     /// The name it was told to go by.
@@ -144,6 +150,9 @@ pub(crate) struct Sessions {
     /// Rooms whose creation is not durable yet.
     creating: BTreeSet<RoomId>,
     room_rates: BTreeMap<RoomId, Bucket>,
+    account_rates: BTreeMap<AccountId, Bucket>,
+    /// Sessions that may have no account yet, and when it is looked whether they still ask.
+    strangers: BTreeSet<(Time, SessionId)>,
     /// When each live session gets a newer token.
     tokens: BTreeSet<(Time, SessionId)>,
     /// Accounts that may still be made.
@@ -173,6 +182,8 @@ impl Sessions {
             acks: Waits::default(),
             creating: BTreeSet::new(),
             room_rates: BTreeMap::new(),
+            account_rates: BTreeMap::new(),
+            strangers: BTreeSet::new(),
             tokens: BTreeSet::new(),
             guests: Bucket::with_burst(config.limits.guest_rate, config.limits.guest_burst),
             lists: Bucket::new(config.limits.list_rate),
@@ -198,7 +209,8 @@ impl Sessions {
             _ => None,
         });
         let token = self.tokens.first().map(|(at, _)| *at);
-        attaching.chain(self.acks.next_deadline()).chain(token).min()
+        let stranger = self.strangers.first().map(|(at, _)| *at);
+        attaching.chain(self.acks.next_deadline()).chain(token).chain(stranger).min()
     }
 
     /// The token of a read that is no session's.
@@ -239,6 +251,20 @@ impl Sessions {
         let step = u64::try_from(period.as_micros() / 20).unwrap_or(u64::MAX).max(1);
         let at = (now + period).as_micros().div_ceil(step).saturating_mul(step);
         self.tokens.insert((Time::from_micros(at), id));
+    }
+
+    /// What a session's asking is taken out of: one bucket for all sessions of an account, which a
+    /// new connection does not fill again.
+    fn bucket(&mut self, now: Now, id: SessionId) -> Option<&mut Bucket> {
+        let session = self.all.get_mut(&id)?;
+        if session.phase == Phase::New {
+            return Some(&mut session.rate);
+        }
+        let (account, fresh) = (session.account, session.rate);
+        if self.account_rates.len() >= ACCOUNT_RATES_MAX {
+            self.account_rates.retain(|_, bucket| !bucket.is_full(now.time));
+        }
+        Some(self.account_rates.entry(account).or_insert(fresh))
     }
 
     fn close(&mut self, id: SessionId, room: RoomId) -> Option<View> {
@@ -282,7 +308,7 @@ impl Sessions {
 }
 
 impl Session {
-    fn new(rate: Bucket) -> Self {
+    fn new(rate: Bucket, now: Time) -> Self {
         Self {
             phase: Phase::New,
             account: AccountId::new(0),
@@ -299,6 +325,7 @@ impl Session {
             queued: 0,
             gapped: BTreeMap::new(),
             rate,
+            asked: now,
             awaited: None,
             nick: String::new(),
             told: Arc::default(),

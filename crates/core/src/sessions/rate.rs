@@ -1,8 +1,8 @@
 //! How much may be asked: token buckets, and what each request takes out of them.
 //!
 //! The unit is one message. Whatever costs a server more (a register on every server's disk and in
-//! its memory, a page from the disk) takes more out of the same bucket, so that one rate a session
-//! bounds all it can cause.
+//! its memory, a page from the disk) takes more out of the same bucket, so that one rate an account
+//! bounds all it can cause, on however many connections.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(super) const NEW_CONVERSATION: u64 = 20;
 /// So does a new room, which everybody is shown.
 pub(super) const NEW_ROOM: u64 = 20;
 
-/// What a request takes out of its session's bucket.
+/// What a request takes out of its account's bucket.
 pub(super) const fn cost(request: &Request) -> u64 {
     match request {
         Request::Send(_) | Request::Ping(_) | Request::Detach(_) => 1,

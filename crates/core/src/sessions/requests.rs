@@ -58,6 +58,7 @@ impl Replica {
             (Phase::New, asked @ (Request::Status(_) | Request::Verify(_)))
             // A client that was told that this server is dead wants to know, also while it waits.
             | (Phase::New | Phase::Attaching(_), asked @ Request::Ping(_)) => {
+                session.asked = now.time;
                 let cost = rate::cost(&asked);
                 self.carry_out(now, id, asked, cost);
             }
@@ -114,7 +115,7 @@ impl Replica {
         }
     }
 
-    /// Takes what a session does out of its bucket.
+    /// Takes what a session does out of its account's bucket.
     pub(super) fn pay(
         &mut self,
         now: Now,
@@ -122,15 +123,15 @@ impl Replica {
         request: RequestId,
         cost: u64,
     ) -> Result<(), Item> {
-        let Some(session) = self.sessions.all.get_mut(&id) else { return Ok(()) };
-        session.rate.take(now.time, cost).map_err(|ms| busy(request, "you ask too fast", ms))
+        let Some(bucket) = self.sessions.bucket(now, id) else { return Ok(()) };
+        bucket.take(now.time, cost).map_err(|ms| busy(request, "you ask too fast", ms))
     }
 
     /// What a request costs besides, as was found when it was carried out: it is not refused for
     /// that any more, and what comes next waits the longer.
     pub(super) fn owe(&mut self, now: Now, id: SessionId, cost: u64) {
-        if let Some(session) = self.sessions.all.get_mut(&id) {
-            session.rate.owe(now.time, cost);
+        if let Some(bucket) = self.sessions.bucket(now, id) {
+            bucket.owe(now.time, cost);
         }
     }
 
@@ -569,7 +570,7 @@ impl Replica {
         let since = self.broadcast.saving_since();
         self.hears_all()
             && self.links.keys().all(is_up)
-            && self.broadcast.lag() == 0
+            && self.broadcast.missing() == 0
             && self.refusing.is_none()
             && since.is_none_or(|since| now.time.since(since) < SAVED_WITHIN)
     }

@@ -119,6 +119,11 @@ impl Verifying {
 }
 
 impl Replica {
+    /// Whether everything is being read for that session.
+    pub(super) fn is_verifying(&self, id: SessionId) -> bool {
+        self.sessions.verifying.as_ref().is_some_and(|verifying| verifying.session == id)
+    }
+
     /// A batch is on the disk.
     pub(crate) fn verify_written(&mut self, batch: &Batch, committed: &Committed) {
         if let Some(task) = &mut self.sessions.verifying {

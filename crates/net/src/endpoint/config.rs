@@ -27,11 +27,15 @@ const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 const STREAM_BYTES: u32 = 1_250_000;
 /// A client opens one stream, of two directions.
 const CLIENT_STREAMS: u32 = 1;
+/// A client may send so much before we read it: 5 Mbit/s at 100 ms.
+const CLIENT_RECEIVE_BYTES: u32 = 64 << 10;
 /// What we send to a client and it has not acknowledged is kept, a copy for each client, up to this:
 /// 20 Mbit/s at 100 ms. What waits before that is shared by all it goes to.
 const CLIENT_SEND_BYTES: u64 = 256 << 10;
 /// A server opens one for the admission, where it accepted, and one for each class.
 const SERVER_STREAMS: u32 = 5;
+/// As much as fits its streams.
+const SERVER_RECEIVE_BYTES: u32 = SERVER_STREAMS * STREAM_BYTES;
 /// To a server we send on four streams, over long ways: quinn's default.
 const SERVER_SEND_BYTES: u64 = 8 * STREAM_BYTES as u64;
 
@@ -93,6 +97,7 @@ pub(super) fn accepting(tls: &ServerTls) -> ServerConfig {
     let mut transport = transport();
     transport.max_concurrent_bidi_streams(CLIENT_STREAMS.into());
     transport.max_concurrent_uni_streams(0_u32.into());
+    transport.receive_window(CLIENT_RECEIVE_BYTES.into());
     transport.send_window(CLIENT_SEND_BYTES);
     config.transport_config(Arc::new(transport));
     config
@@ -101,6 +106,7 @@ pub(super) fn accepting(tls: &ServerTls) -> ServerConfig {
 /// Lets a server that connected have what a link needs.
 pub(super) fn admit_server(connection: &Connection) {
     connection.set_max_concurrent_uni_streams(SERVER_STREAMS.into());
+    connection.set_receive_window(SERVER_RECEIVE_BYTES.into());
     connection.set_send_window(SERVER_SEND_BYTES);
 }
 

@@ -545,7 +545,13 @@ async fn a_client_may_open_one_stream_and_send_no_datagrams() {
     let (dialled, accepted) = tokio::join!(dialling, soon(endpoint.accept()));
     let (connection, _accepted) = (dialled.unwrap(), accepted.unwrap());
 
-    let _first = soon(connection.open_bi()).await.unwrap();
+    let (mut first, _) = soon(connection.open_bi()).await.unwrap();
+    let (mut taken, piece) = (0, [0; 4096]);
+    while is_ready(first.write(&piece)) {
+        taken += piece.len();
+        assert!(taken <= 64 << 10, "the server holds what it does not read");
+    }
+    assert_eq!(taken, 64 << 10);
     assert!(!is_ready(connection.open_bi()), "a second stream makes the server hold its bytes");
     assert!(!is_ready(connection.open_uni()), "nobody at the server would read it");
     let sent = connection.send_datagram(Bytes::from_static(b"?"));

@@ -52,6 +52,22 @@ async fn frames_come_through_a_stream_cut_at_every_byte() {
 }
 
 #[tokio::test]
+async fn a_frame_longer_than_allowed_is_refused_until_more_is_allowed() {
+    let frames = [frame(1, &[7; 9]), frame(2, &[7; 10]), frame(3, &[7; 20])];
+    let bytes = encode(&frames);
+    let mut reader = FrameReader::new(&bytes[..]);
+    reader.allow(10);
+    assert_eq!(reader.next().await.unwrap().as_ref(), Some(&frames[0]), "kind and body count");
+    for _ in 0..2 {
+        let error = reader.next().await.unwrap_err();
+        assert!(matches!(error, FrameError::TooLong { length: 11, max: 10 }), "{error}");
+    }
+    reader.allow(21);
+    assert_eq!(reader.next().await.unwrap().as_ref(), Some(&frames[1]), "nothing is lost");
+    assert_eq!(reader.next().await.unwrap().as_ref(), Some(&frames[2]));
+}
+
+#[tokio::test]
 async fn a_stream_that_ends_inside_a_frame_says_so() {
     let bytes = encode(&[frame(2, b"hello")]);
     for end in 1..bytes.len() {
@@ -68,7 +84,7 @@ async fn a_length_above_the_limit_takes_no_memory() {
     let mut reader = FrameReader::new(&bytes[..]);
     for _ in 0..2 {
         let error = reader.next().await.unwrap_err();
-        assert!(matches!(error, FrameError::TooLong { length } if length == announced));
+        assert!(matches!(error, FrameError::TooLong { length, .. } if length == announced));
     }
     assert!(reader.buffer.capacity() <= READ_BYTES_MAX);
 }

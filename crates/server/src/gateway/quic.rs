@@ -9,15 +9,23 @@ use chatty_core::id::SessionId;
 use chatty_core::io::Input;
 use chatty_core::session::Request;
 use chatty_core::wire::{DecodeError, Wire};
+use chatty_net::frame::FrameError;
 use chatty_net::{Connection, FrameReader, FrameWriter, RecvStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::addresses::Addresses;
 use crate::close::{self, DONE, FULL, PROTOCOL};
 use crate::driver::inbox::{Doors, Event};
 use crate::driver::queue::Queue;
 
 /// A client opens its stream within this time.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// A request of a client takes so many bytes at most, its longest message included.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// But for the first: with a cursor it names the runs of all servers, 20,000 of them.
+const ATTACH_BYTES_MAX: usize = 512 << 10;
+/// So many may be sending such a long one, so that they fill 128 MiB together.
+const LONG_ATTACHES_MAX: usize = 256;
 /// The last items reach a client within this time, or not at all.
 const LAST_LIMIT: Duration = Duration::from_secs(2);
 /// Connections above the sessions that the core allows: it tells those why they must go.
@@ -29,19 +37,32 @@ pub(crate) struct Gateway {
     doors: Doors,
     next: Arc<AtomicU64>,
     room: Arc<Semaphore>,
+    /// Who may send a long attach.
+    long: Arc<Semaphore>,
+    addresses: Addresses,
 }
 
 impl Gateway {
-    /// For so many sessions.
-    pub(crate) fn new(doors: Doors, sessions: usize) -> Self {
+    /// For so many sessions in all, and from one address.
+    pub(crate) fn new(doors: Doors, sessions: usize, address_sessions: usize) -> Self {
         let room = sessions.saturating_add(SPARE).min(Semaphore::MAX_PERMITS);
-        Self { doors, next: Arc::new(AtomicU64::new(1)), room: Arc::new(Semaphore::new(room)) }
+        Self {
+            doors,
+            next: Arc::new(AtomicU64::new(1)),
+            room: Arc::new(Semaphore::new(room)),
+            long: Arc::new(Semaphore::new(LONG_ATTACHES_MAX)),
+            addresses: Addresses::new(address_sessions),
+        }
     }
 
     /// Serves a client until its connection ends.
     pub(crate) async fn serve(self, connection: Connection) {
         let Ok(_place) = self.room.clone().try_acquire_owned() else {
             return close::close(&connection, FULL, "too many clients; try another server");
+        };
+        let Some(_here) = self.addresses.take(connection.remote_address().ip()) else {
+            let why = "too many clients at your address; try another server";
+            return close::close(&connection, FULL, why);
         };
         let opened = tokio::time::timeout(OPEN_LIMIT, connection.accept_bi()).await;
         let (to, from) = match opened {
@@ -64,10 +85,23 @@ impl Gateway {
 
     /// Reads requests to the end; tells how to close the connection.
     async fn read(&self, id: SessionId, mut from: FrameReader<RecvStream>) -> (u32, String) {
+        from.allow(REQUEST_BYTES_MAX);
+        let mut first = First::Awaited;
         loop {
             let raw = match from.next().await {
                 Ok(Some(raw)) => raw,
                 Ok(None) => return (DONE, "goodbye".into()),
+                Err(FrameError::TooLong { length, .. })
+                    if matches!(first, First::Awaited)
+                        && usize::try_from(length).is_ok_and(|bytes| bytes <= ATTACH_BYTES_MAX) =>
+                {
+                    let Ok(place) = self.long.clone().try_acquire_owned() else {
+                        return (FULL, "too many long attaches at once; try again".into());
+                    };
+                    first = First::Long(place);
+                    from.allow(ATTACH_BYTES_MAX);
+                    continue;
+                }
                 Err(error) => return (PROTOCOL, error.to_string()),
             };
             let bytes = raw.body.len();
@@ -76,11 +110,24 @@ impl Gateway {
                 Err(DecodeError::Unknown(_)) => continue,
                 Err(error) => return (PROTOCOL, error.to_string()),
             };
+            if matches!(request, Request::Attach(_)) {
+                // Its bytes are gone, and with them the place.
+                first = First::Came;
+                from.allow(REQUEST_BYTES_MAX);
+            }
             if self.doors.pass(Event::Input(Input::Request(id, request)), bytes).await.is_err() {
                 return (DONE, "the server stops".into());
             }
         }
     }
+}
+
+/// The attach of a client, which may be long.
+enum First {
+    Awaited,
+    /// It is a long one, on its way.
+    Long(#[expect(dead_code, reason = "held until it came")] OwnedSemaphorePermit),
+    Came,
 }
 
 /// Writes items until the connection ends or the session is closed, and then closes it.

@@ -31,7 +31,12 @@ fn what_is_announced_and_not_pushed_is_asked_for_after_a_while() {
     assert_eq!(world.pass_ms(1), ["50 ms: to s2: want s2 1..3, and push"], "of its maker");
     world.frame(2, range(2, 1, 3, true));
     assert_eq!(world.turn(), ["to s4: events s2 1..3, 255 hops", "write s2 1, s2 2, s2 3"]);
-    assert_eq!(world.broadcast.lag(), 1);
+    // What came is behind still, until it is on the disk.
+    assert_eq!((world.broadcast.lag(), world.broadcast.missing()), (4, 1));
+    assert_eq!((world.broadcast.behind(link(2)), world.broadcast.behind(link(3))), (3, 4));
+    world.settle();
+    assert_eq!((world.broadcast.lag(), world.broadcast.missing()), (1, 1));
+    assert_eq!((world.broadcast.behind(link(2)), world.broadcast.behind(link(3))), (0, 1));
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use super::world::*;
 use crate::config::Limits;
-use crate::id::{Mid, RequestId, SessionId};
+use crate::id::{AccountId, Mid, RequestId, SessionId};
 use crate::io::Input;
 use crate::session::{
     Code, Item, Level, Mode, Open, Plain, Refused, Request, Send, TOPIC_BYTES_MAX, Topic,
 };
+use crate::sessions::ACCOUNT_RATES_MAX;
+use crate::sessions::rate::Bucket;
 use crate::store::Rows;
 
 fn sent(items: &[std::sync::Arc<Item>]) -> Vec<RequestId> {
@@ -389,4 +391,68 @@ fn answers_that_are_not_counted_break_a_rule() {
     let (ann, _) = world.guest("ann");
     world.replica.sessions.all.get_mut(&ann).unwrap().held_bytes += 1;
     world.replica.assert_invariants();
+}
+
+#[test]
+fn an_account_has_one_rate_on_however_many_connections() {
+    let mut world = world(Limits { session_rate: 10, ..Limits::default() });
+    let (ann, welcome) = world.guest("ann");
+    let (bob, _) = world.guest("bob");
+    world.pass_ms(10_000);
+    let busy = |world: &mut World, id, mid| {
+        let request = world.say(id, room("lobby"), mid, "x");
+        refused(&world.take(id)) == [(request, Code::Busy)]
+    };
+    let mut said = 0;
+    while !busy(&mut world, ann, 1000 + said) {
+        said += 1;
+        assert!(said < 30, "nobody holds it to its rate");
+    }
+    // Neither another connection nor a new one has more; somebody else has his own.
+    let second = world.again(&welcome, Vec::new());
+    world.take(second);
+    assert!(busy(&mut world, second, 2000));
+    world.give(Input::SessionDown(ann));
+    world.give(Input::SessionDown(second));
+    let third = world.again(&welcome, Vec::new());
+    world.take(third);
+    assert!(busy(&mut world, third, 3000));
+    assert!(!busy(&mut world, bob, 4000));
+    world.pass_ms(5000);
+    assert!(!busy(&mut world, third, 5000), "and it fills again");
+}
+
+#[test]
+fn whoever_does_not_say_who_he_is_and_asks_nothing_for_ten_seconds_is_sent_away() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    let (silent, asking) = (world.session(), world.session());
+    world.pass_ms(9999);
+    assert_eq!((world.take(silent).len(), &world.closed), (0, &vec![]));
+    world.status(asking);
+    world.pass_ms(1);
+    let told = world.take(silent);
+    assert_eq!(refused(&told), [(RequestId(0), Code::Protocol)]);
+    assert_eq!(world.closed, [silent]);
+    // Ten seconds after the last word.
+    world.pass_ms(9998);
+    assert_eq!(world.closed, [silent]);
+    world.pass_ms(1);
+    assert_eq!(world.closed, [silent, asking]);
+    world.pass_ms(100_000);
+    assert_eq!(world.closed, [silent, asking], "whoever is attached may be silent");
+    world.say(ann, room("lobby"), 1, "x");
+    assert_eq!(refused(&world.take(ann)), []);
+}
+
+#[test]
+fn rates_of_accounts_that_are_silent_are_forgotten_at_the_bound() {
+    let mut world = world(Limits::default());
+    let (ann, _) = world.guest("ann");
+    let rates = &mut world.replica.sessions.account_rates;
+    let idle = (0..ACCOUNT_RATES_MAX as u128).map(|n| (AccountId::new(n), Bucket::new(1)));
+    rates.extend(idle);
+    assert_eq!(rates.len(), ACCOUNT_RATES_MAX);
+    world.say(ann, room("lobby"), 1, "x");
+    assert_eq!(world.replica.sessions.account_rates.len(), 1, "hers");
 }

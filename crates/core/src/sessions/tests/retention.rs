@@ -3,10 +3,10 @@
 use super::world::*;
 use crate::config::Limits;
 use crate::event::{Body, Event, Retention};
-use crate::id::{LinkId, Origin, RoomId, SessionId};
+use crate::id::{LinkId, Mid, Origin, RoomId, SessionId};
 use crate::io::Input;
 use crate::register::{Register, RegisterKey};
-use crate::session::{Keep, Mode, Open, Request};
+use crate::session::{Code, Keep, Level, Mode, Open, Request, Send};
 use crate::store::{Loaded, Sum};
 use crate::time::{Hlc, Key};
 
@@ -69,6 +69,36 @@ fn messages_older_than_their_room_keeps_are_hidden_and_then_erased() {
     assert_eq!((floors(&world), messages(&world)), (vec![-HOUR, 0, HOUR], 1), "by a millisecond");
     world.pass_ms(HOUR_MS);
     assert_eq!(messages(&world), 0);
+}
+
+#[test]
+fn a_message_repeated_below_the_floor_of_its_room_is_refused_and_nothing_is_written() {
+    let (mut world, ann) = lobby(1);
+    keep(&mut world, ann, 2 * HOUR_MS, 0);
+    world.say(ann, room("lobby"), 1, "old");
+    world.pass_ms(2 * HOUR_MS);
+    assert_eq!(floors(&world), [-HOUR, 0]);
+    world.take(ann);
+    let written = world.written.len();
+    let repeat = |world: &mut World, id, mid, text: &str| {
+        let request = world.request();
+        let (to, text) = (room("lobby"), text.into());
+        world.ask(id, Request::Send(Send { request, to, mid, text, level: Level::Stored }));
+        (request, world.take(id))
+    };
+    // Erased or not yet, known in memory or forgotten, by its writer or at a new session of his.
+    let (request, told) = repeat(&mut world, ann, Mid::at(WALL_MS, 1), "old");
+    assert_eq!(refused(&told), [(request, Code::Expired)]);
+    world.pass_ms(2000);
+    assert_eq!(messages(&world), 0, "it is erased");
+    for mid in [Mid::at(WALL_MS, 1), Mid::at(WALL_MS, 2), Mid::at(WALL_MS - 1, 3)] {
+        let (request, told) = repeat(&mut world, ann, mid, "old");
+        assert_eq!(refused(&told), [(request, Code::Expired)], "{mid}");
+    }
+    assert_eq!((world.written.len(), messages(&world)), (written, 0));
+    // A millisecond above the floor is above it.
+    let (_, told) = repeat(&mut world, ann, Mid::at(WALL_MS + 1, 4), "newer");
+    assert_eq!((refused(&told), messages(&world)), (vec![], 1));
 }
 
 #[test]

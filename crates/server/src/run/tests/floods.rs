@@ -159,3 +159,105 @@ async fn a_server_whose_disk_hangs_refuses_with_a_time_and_fetches_what_it_did_n
         stop(server).await;
     }
 }
+
+/// Attaches to a server once; else tells why it was closed.
+async fn attach_once(made: &Made) -> Result<Client, String> {
+    let endpoint = Endpoint::client().unwrap();
+    let trust = Trust::pinned(made.cluster.authority).unwrap();
+    let address = made.cluster.servers[0].addr.parse().unwrap();
+    let connection = endpoint.dial_server(address, &trust, LIMIT).await.unwrap();
+    let why = connection.clone();
+    let attached = async {
+        let (to, from) = connection.open_bi().await.ok()?;
+        let (to, from) = (FrameWriter::new(to), FrameReader::new(from));
+        let mut client = Client { _endpoint: endpoint, connection, to, from };
+        let (minor, token, nick) = (CLIENT_MINOR, Vec::new(), Some("ann".into()));
+        let (cursor, rooms, direct) = (Vector::new(), Vec::new(), Direct::Ignore);
+        let attach = Request::Attach(Attach { minor, token, nick, cursor, rooms, direct });
+        let mut body = Vec::new();
+        attach.encode_body(&mut body);
+        client.to.push(attach.kind(), |to| to.extend_from_slice(&body)).unwrap();
+        client.to.flush().await.ok()?;
+        matches!(client.next().await?, Item::Welcome(_)).then_some(client)
+    };
+    match tokio::time::timeout(LIMIT, attached).await.expect("in time") {
+        Some(client) => Ok(client),
+        None => Err(close::reason(&why.closed().await)),
+    }
+}
+
+impl Client {
+    /// Announces a frame of so many bytes, and sends the first of it.
+    async fn announce(self, bytes: u32) -> (Endpoint, Connection, chatty_net::SendStream) {
+        let mut to = self.to.into_stream();
+        to.write_all(&bytes.to_be_bytes()).await.unwrap();
+        to.write_all(&[1; 100]).await.unwrap();
+        // Dropped, the stream would end.
+        (self._endpoint, self.connection, to)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_sends_long_frames_neither_before_it_attached_nor_after() {
+    let made = make(1);
+    let server = made.start("s1").await;
+    let why = async |client: Client, bytes| {
+        let (_endpoint, connection, _to) = client.announce(bytes).await;
+        let why = tokio::time::timeout(LIMIT, connection.closed()).await;
+        close::reason(&why.expect("in time"))
+    };
+    let long = why(made.attach("s1").await, 65_537).await;
+    assert!(long.contains("65537 bytes announced, 65536 are allowed"), "{long}");
+    let long = why(made.connect("s1").await, 524_289).await;
+    assert!(long.contains("524289 bytes announced, 65536 are allowed"), "{long}");
+
+    // A cursor that names the runs of many years is no flood.
+    let mut ann = made.connect("s1").await;
+    let run = |n| chatty_core::id::Log::of(Origin::new(u128::MAX - n));
+    let cursor: Vector = (0..15_000).map(|n| (run(n), 1 << 40)).collect();
+    let (minor, token, nick) = (CLIENT_MINOR, Vec::new(), Some("ann".into()));
+    let (rooms, direct) = (Vec::new(), Direct::Ignore);
+    let attach = Attach { minor, token, nick, cursor, rooms, direct };
+    let mut body = Vec::new();
+    Request::Attach(attach.clone()).encode_body(&mut body);
+    assert!(body.len() > 65_536, "it is a long one");
+    ann.ask(Request::Attach(attach)).await;
+    ann.find(|item| matches!(item, Item::Welcome(_)).then_some(())).await;
+    ann.say("lobby", "here").await;
+    ann.find(|item| matches!(item, Item::Sent(_)).then_some(())).await;
+    let long = why(ann, 65_537).await;
+    assert!(long.contains("65536 are allowed"), "{long}");
+
+    // So many of these at once, whoever they are; an ordinary attach takes no such place.
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        held.push(made.connect("s1").await.announce(524_288).await);
+    }
+    let full = why(made.connect("s1").await, 524_288).await;
+    assert!(full.contains("too many long attaches at once; try again"), "{full}");
+    made.attach("s1").await;
+    drop(held);
+    stop(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_address_has_no_more_clients_than_its_part() {
+    let made = make(1);
+    let text = std::fs::read_to_string(made.config("s1")).unwrap();
+    let few = text.replace("# address_sessions = 5000", "address_sessions = 2");
+    assert_ne!(few, text);
+    std::fs::write(made.config("s1"), few).unwrap();
+    let server = made.start("s1").await;
+    let (_ann, silent) = (made.attach("s1").await, made.connect("s1").await);
+    let full = attach_once(&made).await.err().expect("two are there");
+    assert!(full.contains("too many clients at your address; try another server"), "{full}");
+    // Whoever goes leaves his place.
+    silent.connection.close(0_u32.into(), b"");
+    let again = async {
+        while attach_once(&made).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, again).await.expect("a place is free");
+    stop(server).await;
+}

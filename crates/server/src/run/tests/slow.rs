@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex as StdMutex};
 
-use chatty_core::session::Sent;
+use chatty_core::session::{Plain, Sent};
 use chatty_core::store::{Batch, Committed, Loaded};
 
 use super::*;
@@ -99,13 +99,13 @@ async fn while_the_fsync_of_one_server_hangs_the_clients_of_the_others_are_serve
     let servers = start(&made, &pace).await;
     let mut ann = made.attach("s1").await;
     let mut bob = made.attach("s2").await;
-    let mut carl = made.attach("s3").await;
-    for client in [&mut ann, &mut bob, &mut carl] {
+    let (mut carl, mut dave) = (made.attach("s3").await, made.attach("s3").await);
+    for client in [&mut ann, &mut bob, &mut carl, &mut dave] {
         client.open("lobby").await;
         client.find(|item| matches!(item, Item::RoomOpened(_)).then_some(())).await;
     }
     say(&mut ann, "before").await;
-    for client in [&mut bob, &mut carl] {
+    for client in [&mut bob, &mut carl, &mut dave] {
         assert_eq!(client.find(text_of).await, "before");
     }
 
@@ -128,6 +128,16 @@ async fn while_the_fsync_of_one_server_hangs_the_clients_of_the_others_are_serve
     carl.say("lobby", "slowly").await;
     let heard = |item| text_of(item).filter(|text| text == "slowly");
     bob.find(heard).await;
+    // On the slow server's disk there is nothing of all that, so its clients are shown nothing: what
+    // Dave asks now is answered behind whatever he was shown.
+    let request = RequestId(77);
+    dave.ask(Request::Ping(Plain { request })).await;
+    dave.find(|item| match item {
+        Item::Pong(pong) => (pong.request == request).then_some(()),
+        item @ Item::Event(_) => panic!("shown before it is on the disk: {item:?}"),
+        _ => None,
+    })
+    .await;
     assert!(pace.get(|state| state.held && state.waiting), "the fsync of s3 hung all the time");
 
     pace.set(|state| state.held = false);
