@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use chatty_core::broadcast::{Broadcast, Timer};
+use chatty_core::config::Start;
 use chatty_core::event::Identity;
 use chatty_core::frame::Frame;
 use chatty_core::id::{LinkId, Log, RoomId};
@@ -186,7 +187,9 @@ impl Cluster {
 
     fn starves(&self, n: usize) -> bool {
         let Some(broadcast) = self.servers[n].broadcast() else { return false };
-        let own = self.servers[n].origin().map(Log::of);
+        let run = self.servers[n].run.as_ref();
+        let planned = run.filter(|run| run.config.mesh.start == Start::Pruned);
+        let own = planned.map(|run| Log::of(run.origin()));
         self.cables.iter().filter(|(pair, _)| pair.0 == n || pair.1 == n).any(|(pair, cable)| {
             let other = if pair.0 == n { pair.1 } else { pair.0 };
             let link = cable.link();
