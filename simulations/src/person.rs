@@ -471,6 +471,14 @@ impl World {
                 let nick = format!("person{client}");
                 Ask::Kick { room: BUSY_ROOM.into(), nick, reason: "out".into() }
             }
+            Does::Calls { level, length } => {
+                let to = Target::Room(BUSY_ROOM.into());
+                return self.say_as(p, ticket, to, *level, *length);
+            }
+            Does::Looks(lines) => {
+                person.reads.insert(ticket, (RoomId::public(BUSY_ROOM), now));
+                Ask::History { of: Target::Room(BUSY_ROOM.into()), before: None, limit: *lines }
+            }
             Does::Enters => {
                 person.rooms.insert(BUSY_ROOM.into());
                 person.opens.insert(ticket, BUSY_ROOM.into());
@@ -664,6 +672,9 @@ impl World {
         if let Some(why) = &said.refused {
             if said.direct || why.contains("in time") || why.contains("older than") {
                 return Ok(()); // nobody by that name; or it may have happened or not
+            }
+            if why.contains("put you out of") {
+                return Ok(()); // the history tells of the kick
             }
             return Err(format!("{:?} was refused: {why}", said.text));
         }

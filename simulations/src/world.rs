@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::faults::{Counts, Fault, Swarm};
 use crate::floods::Felt;
-use crate::history::History;
+use crate::history::{History, Rule};
 use crate::liveness::Watch;
 use crate::luck::{Luck, Stream};
 use crate::network::{Cable, Line, Way};
@@ -146,6 +146,8 @@ pub struct Report {
     pub messages: u64,
     /// Operations of the history that was checked.
     pub operations: u64,
+    /// How often each rule of the history had something to judge.
+    pub judged: BTreeMap<Rule, u64>,
     /// How long the healed world took to converge.
     pub settled: Duration,
 }
@@ -191,6 +193,8 @@ pub struct World {
     /// Accounts whose clients died with messages that may be lost.
     pub(crate) orphans: BTreeSet<AccountId>,
     pub(crate) history: History,
+    /// How often each rule of the history had something to judge, once that was done.
+    pub(crate) judged: BTreeMap<Rule, u64>,
     /// Whether some servers cannot reach some others.
     pub(crate) cut: bool,
     pub(crate) tape: Option<Tape>,
@@ -276,6 +280,7 @@ impl World {
             clock_off_until: None,
             orphans: BTreeSet::new(),
             history: History::default(),
+            judged: BTreeMap::new(),
             cut: false,
             tape: None,
             steps: 0,
@@ -409,6 +414,7 @@ impl World {
             missed: self.missed.clone(),
             messages: self.felt.messages,
             operations: self.history.ops.len() as u64,
+            judged: self.judged.clone(),
             settled,
         })
     }

@@ -62,6 +62,8 @@ mod chosen {
         LateIndex = "late-index",
         /// A dropped queue is told to nobody.
         SilentDrop = "silent-drop",
+        /// Whoever is put out of a room goes on hearing it.
+        KickedHears = "kicked-hears",
     }
 
     static CHOSEN: OnceLock<Bug> = OnceLock::new();

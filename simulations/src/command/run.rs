@@ -12,6 +12,7 @@ use clap::Args;
 
 use super::{draw, words, write};
 use crate::faults::{Counts, Fault};
+use crate::history::Rule;
 use crate::schedule::Schedule;
 use crate::schedule::shrink::shrink;
 use crate::schedule::text::Written;
@@ -19,6 +20,9 @@ use crate::world::{Failure, Report, World};
 
 /// Of the seeds that fail, so many are made short and written down.
 const WRITTEN_MAX: usize = 3;
+
+/// So many seeds give every rule of the history something to judge.
+const JUDGES_ALL_SEEDS: u64 = 500;
 
 /// Run seeds; each that breaks a rule is named with the command that repeats it, and the first ones
 /// are made short, written down and drawn.
@@ -57,6 +61,7 @@ struct Total {
     operations: u64,
     faults: Counts,
     missed: Counts,
+    judged: BTreeMap<Rule, u64>,
     settled_ms: Vec<u128>,
 }
 
@@ -193,6 +198,9 @@ impl Command {
             quantile(50),
             quantile(100)
         );
+        let judged: Vec<String> =
+            total.judged.iter().map(|(rule, count)| format!("{rule} {count}")).collect();
+        println!("cases in which a rule had something to judge: {}", judged.join(", "));
         let failed = total.failed.len() as u64;
         println!("{} seeds passed, {failed} failed", total.seeds - failed);
         let rare: Vec<&str> =
@@ -200,11 +208,22 @@ impl Command {
         if !rare.is_empty() {
             println!("too rare (under {}): {}", self.each_fault, rare.join(", "));
         }
+        let idle = total.idle_rules();
+        if !idle.is_empty() && total.seeds >= JUDGES_ALL_SEEDS {
+            println!("rules that had nothing to judge: {}", idle.join(", "));
+            return ExitCode::FAILURE;
+        }
         if failed == 0 && rare.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
 impl Total {
+    /// Rules of the history that never had anything to judge: they have proven nothing.
+    fn idle_rules(&self) -> Vec<String> {
+        let idle = Rule::ALL.iter().filter(|rule| !self.judged.contains_key(rule));
+        idle.map(ToString::to_string).collect()
+    }
+
     fn take(&mut self, seed: u64, result: Result<Report, Failure>, bar: bool) {
         self.seeds += 1;
         match result {
@@ -215,6 +234,9 @@ impl Total {
                 self.settled_ms.push(report.settled.as_millis());
                 for (fault, count) in report.faults {
                     *self.faults.entry(fault).or_insert(0) += count;
+                }
+                for (rule, count) in report.judged {
+                    *self.judged.entry(rule).or_insert(0) += count;
                 }
                 for (fault, count) in report.missed {
                     *self.missed.entry(fault).or_insert(0) += count;

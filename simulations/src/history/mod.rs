@@ -24,7 +24,7 @@ use chatty_core::session::Level;
 use chatty_core::time::{Key, Time};
 
 pub use figures::{Figures, Quantiles, Stall, figures};
-pub use rules::check;
+pub use rules::{Verdict, check, judge};
 
 /// A server, by its place in [`History::servers`]. All of them vote.
 pub type Server = usize;

@@ -368,6 +368,8 @@ fn who_was_kicked_says_nothing_that_follows_in_the_same_log() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].rule, Rule::KickedHeard);
     assert!(found[0].what.contains("was taken from him"), "{}", found[0]);
+    let before = eve_said_and_then(Level::Stored, vec![], vec![kick(102, 35, 1)]);
+    assert_eq!(check(&before), [], "said before anybody knew of the kick");
     assert_eq!(check(&eve_said(Level::Stored, vec![kick(102, 35, 2)])), []);
     assert_eq!(check(&eve_said(Level::Stored, vec![kick(102, 35, 1), join(102, 36)])), []);
 }

@@ -14,6 +14,7 @@ mod step;
 
 use std::time::{Duration, Instant};
 
+use chatty_core::config::Start;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 pub use cluster::{Action, Cluster, Pair};
@@ -53,6 +54,16 @@ impl Model for Explored {
         if scope.crashes > 0 && scope.fsync == scope::Pace::Slow {
             properties.push(Property::sometimes("a crash loses a tail", |_, state: &Cluster| {
                 state.has_lost_a_tail()
+            }));
+        }
+        if scope.prunes() {
+            properties.push(Property::sometimes("somebody is pruned", |_, state: &Cluster| {
+                state.has_pruned()
+            }));
+        }
+        if scope.start == Start::Pruned {
+            properties.push(Property::sometimes("a link pushes nothing", |_, state: &Cluster| {
+                state.is_at_rest() && state.has_planned()
             }));
         }
         properties

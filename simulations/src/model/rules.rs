@@ -2,22 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use chatty_core::broadcast::Timer;
+use chatty_core::broadcast::{Broadcast, Timer};
+use chatty_core::config::Start;
 use chatty_core::event::Identity;
 use chatty_core::frame::Frame;
-use chatty_core::id::{Log, RoomId};
+use chatty_core::id::{LinkId, Log, RoomId};
 use chatty_core::time::Hlc;
 
-use super::cluster::{Action, Cluster, Server};
+use super::cluster::{Action, Cable, Cluster, Server};
 use super::scope::Scope;
 
 /// From one state in so many it is tried whether all comes to rest when it is left alone.
 const REST_FROM_ONE_IN: u64 = 256;
 
 impl Cluster {
-    /// What a server announces is on its disk; and nobody asks for anything unless something went
-    /// wrong.
-    pub(super) fn check_frame(&mut self, scope: &Scope, n: usize, frame: &Frame) {
+    /// What a server announces is on its disk; and nobody asks for anything, nor pushes but by the
+    /// plan, unless something went wrong.
+    pub(super) fn check_frame(&mut self, scope: &Scope, n: usize, own: Log, frame: &Frame) {
         match frame {
             Frame::Have(haves) | Frame::Vector(haves) => {
                 for have in &haves.haves {
@@ -33,6 +34,11 @@ impl Cluster {
             }
             Frame::Want(_) | Frame::Range(_) | Frame::Lagging(_) if self.is_calm(scope) => {
                 self.breaks(format!("s{} repairs what was not broken: {frame:?}", n + 1));
+            }
+            Frame::Events(events)
+                if scope.is_tree() && self.is_calm(scope) && events.log != own =>
+            {
+                self.breaks(format!("s{} relays where everybody is fed by the origin", n + 1));
             }
             _ => {}
         }
@@ -113,6 +119,7 @@ impl Cluster {
             (self.logs_agree(), "two disks differ in a log, or hold what nobody said"),
             (self.messages_stand_once(), "a message stands twice in a timeline"),
             (self.counts_are_covered(), "a server counts what is not on the disk"),
+            (self.is_fed(scope), "a server is pushed a log by fewer links than it wants"),
         ];
         if let Some((_, rule)) = rules.iter().find(|(holds, _)| !holds) {
             return Some((*rule).into());
@@ -180,14 +187,70 @@ impl Cluster {
 
     fn starves(&self, n: usize) -> bool {
         let Some(broadcast) = self.servers[n].broadcast() else { return false };
+        let run = self.servers[n].run.as_ref();
+        let planned = run.filter(|run| run.config.mesh.start == Start::Pruned);
+        let own = planned.map(|run| Log::of(run.origin()));
         self.cables.iter().filter(|(pair, _)| pair.0 == n || pair.1 == n).any(|(pair, cable)| {
             let other = if pair.0 == n { pair.1 } else { pair.0 };
             let link = cable.link();
             self.servers[other].broadcast().is_some_and(|other| {
                 let mut logs = broadcast.durable().iter().map(|(log, _)| log);
-                logs.any(|log| !other.pushes(link, log) && !broadcast.is_pruned(link, log))
+                logs.any(|log| {
+                    // Nobody is planned to push a log to its own server, and that one says so to nobody.
+                    Some(log) != own && !other.pushes(link, log) && !broadcast.declines(link, log)
+                })
             })
         })
+    }
+
+    /// While nothing is under way and no cable is cut, whoever can be pushed the log of a living
+    /// server is pushed it by as many links as it wants: also where a cable is gone that was one.
+    fn is_fed(&self, scope: &Scope) -> bool {
+        let both = |cable: &Cable| cable.whole && cable.up == [true, true];
+        if scope.is_narrow() || !self.is_idle() || !self.cables.values().all(|cable| both(cable)) {
+            return true;
+        }
+        let runs: Vec<(usize, &Broadcast, Log)> = self
+            .servers
+            .iter()
+            .enumerate()
+            .filter_map(|(n, server)| Some((n, server.broadcast()?, Log::of(server.origin()?))))
+            .collect();
+        let links = |n: usize| {
+            runs.iter().filter_map(move |(other, broadcast, _)| {
+                let cable = self.cables.get(&(n.min(*other), n.max(*other)))?;
+                Some((cable.link(), *broadcast))
+            })
+        };
+        runs.iter().all(|(n, broadcast, own)| {
+            let mut logs = runs.iter().map(|(.., log)| *log);
+            logs.all(|log| {
+                let able = links(*n).filter(|(_, other)| other.knows(log)).count();
+                let feeds = links(*n).filter(|(link, other)| other.pushes(*link, log)).count();
+                log == *own || !broadcast.knows(log) || feeds >= able.min(scope.feeds.max())
+            })
+        })
+    }
+
+    /// Whether a server told a link to stop pushing a log.
+    pub(super) fn has_pruned(&self) -> bool {
+        self.any_link(|broadcast, link, log| broadcast.is_pruned(link, log))
+    }
+
+    /// Whether a link is taken not to push a log, without having been told.
+    pub(super) fn has_planned(&self) -> bool {
+        self.any_link(|broadcast, link, log| {
+            broadcast.declines(link, log) && !broadcast.is_pruned(link, log)
+        })
+    }
+
+    fn any_link(&self, is: impl Fn(&Broadcast, LinkId, Log) -> bool) -> bool {
+        let logs = self.logs();
+        let links = || self.cables.values().map(|cable| cable.link());
+        let broadcasts = self.servers.iter().filter_map(Server::broadcast);
+        broadcasts
+            .into_iter()
+            .any(|broadcast| links().any(|link| logs.iter().any(|log| is(broadcast, link, *log))))
     }
 
     /// Whether every server knows of every event that it is on all disks.

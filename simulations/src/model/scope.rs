@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(chatty_bugs)]
 use chatty_core::bugs::{Bug, is_on};
-use chatty_core::config::{Config, Feeds, Limits, Me, Mesh, Timing};
+use chatty_core::config::{Config, Feeds, Limits, Me, Mesh, Start, Timing};
 use chatty_core::id::{ClusterId, Log, Origin, ServerId};
 use chatty_core::session::ServerAddr;
 use chatty_core::token::TokenKey;
@@ -25,8 +25,13 @@ pub struct Scope {
     pub what: &'static str,
     /// How many things each server says; there are as many servers.
     pub says: &'static [u8],
+    /// How many things the first server has said before, and all is at rest: a receiver prunes at
+    /// its second duplicate, and to explore the first would take most of the time.
+    pub before: u8,
     /// How many links push each log to a server.
     pub feeds: Feeds,
+    /// Who pushes what before anybody has asked for anything.
+    pub start: Start,
     /// Server crashes, at any moment and any server; what a dying one was writing is there or not.
     pub crashes: u8,
     /// Cuts of a cable.
@@ -95,7 +100,7 @@ impl Scope {
                 .collect(),
             token_key: TokenKey::new([1; 32]),
             feeds: self.feeds,
-            mesh: Mesh::default(),
+            mesh: Mesh { start: self.start, ..Mesh::default() },
             timing: Timing {
                 have_tick: match self.have {
                     Pace::AtOnce => Duration::ZERO,
@@ -106,6 +111,17 @@ impl Scope {
             limits: Limits { live_queue_bytes: self.live_queue_bytes, ..Limits::default() },
             retention: Default::default(),
         }
+    }
+
+    /// Whether receivers have more links than they want to be pushed a log by, and see it twice.
+    pub(super) fn prunes(&self) -> bool {
+        let twice = self.before > 0 || self.says.iter().any(|says| *says > 1);
+        self.start == Start::Flooded && self.feeds.max() < self.says.len() - 1 && twice
+    }
+
+    /// Whether the plan has every log's own server feed everybody, and nobody else.
+    pub(super) fn is_tree(&self) -> bool {
+        self.start == Start::Pruned && self.feeds.max() == 1
     }
 
     /// Whether queues are so small that they overflow without any fault.
@@ -132,7 +148,9 @@ const CALM: Scope = Scope {
     name: "calm",
     what: "nothing goes wrong: nothing is repaired, nobody is asked",
     says: &[1, 0, 0],
+    before: 0,
     feeds: Feeds::DEFAULT,
+    start: Start::Flooded,
     crashes: 0,
     cuts: 0,
     hasty: 0,
@@ -166,6 +184,18 @@ pub const SCOPES: &[(Size, Scope)] = &[
         says: &[1, 1], mids: Mids::Same; ..CALM),
     scope!(Small, "crash", "one of two servers dies in the middle of everything, and starts again",
         says: &[1, 0], crashes: 1; ..CALM),
+    scope!(Small, "prune-1", "receivers prune to one feed at their second duplicate",
+        says: &[1, 0, 0], before: 1, feeds: ONE; ..FAST),
+    scope!(Small, "plan", "servers begin pruned, as real ones do, and repair nothing",
+        says: &[1, 0, 0], feeds: ONE, start: Start::Pruned; ..FAST),
+    scope!(Small, "plan-cut", "servers begin pruned, and a cable of the plan is cut",
+        says: &[1, 0, 0], feeds: ONE, start: Start::Pruned, cuts: 1; ..FAST),
+    scope!(Large, "prune-1-cut", "receivers prune at their second duplicate, and a cable is cut",
+        says: &[1, 0, 0], before: 1, feeds: ONE, cuts: 1; ..FAST),
+    scope!(Large, "plan-2", "servers begin pruned, and two of three say something at once",
+        says: &[1, 1, 0], feeds: ONE, start: Start::Pruned; ..FAST),
+    scope!(Large, "crash-3-2", "three servers, two events, and one of them dies",
+        says: &[1, 1, 0], crashes: 1; ..CALM),
     scope!(Large, "cut-hasty", "the same as cut, and a timer fires too soon",
         says: &[1, 0, 0], cuts: 1, hasty: 1; ..FAST),
     scope!(Large, "cuts", "two cuts", says: &[1, 0, 0], cuts: 2; ..FAST),

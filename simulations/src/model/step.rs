@@ -25,7 +25,7 @@ pub(super) fn now_of(n: usize) -> Now {
 const REST_STEPS_MAX: usize = 10_000;
 
 impl Cluster {
-    /// All servers are up, linked, and have said what they hold: nothing.
+    /// All servers are up, linked, and have said what they hold: nothing, or what was said before.
     pub(super) fn new(scope: &Scope) -> Self {
         let all = scope.says.len();
         let left = Left { says: vec![0; all], crashes: 0, cuts: 0, hasty: 0, digests: 0 };
@@ -37,6 +37,11 @@ impl Cluster {
             broken: None,
         };
         cluster.rest(scope);
+        for _ in 0..scope.before {
+            cluster.left.says[0] = 1;
+            cluster.say(scope, 0);
+            cluster.rest(scope);
+        }
         cluster.left = Left {
             says: scope.says.to_vec(),
             crashes: scope.crashes,
@@ -139,7 +144,7 @@ impl Cluster {
     }
 
     /// Whether nothing is under way, on any cable or to any disk: no timer fires too soon.
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         let writing = |server: &Server| server.broadcast().is_some_and(|b| b.saving().is_some());
         self.cables.values().all(|cable| cable.is_idle()) && !self.servers.iter().any(writing)
     }
@@ -335,7 +340,7 @@ impl Cluster {
         let now = now_of(n);
         match output {
             Output::Send { links, class, frame, cost } => {
-                self.check_frame(scope, n, &frame);
+                self.check_frame(scope, n, Log::of(run.origin()), &frame);
                 for link in links {
                     self.send(n, link, class, &frame, cost);
                     if !scope.is_narrow() {

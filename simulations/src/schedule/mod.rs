@@ -15,6 +15,9 @@ use chatty_core::time::Time;
 
 use crate::faults::{Fault, Swarm};
 
+/// Of what is said and read, one in so many is in the busy room.
+const BUSY_ONE_IN: u64 = 4;
+
 /// A run as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -128,6 +131,15 @@ pub enum Does {
     Kicks(usize),
     /// Comes into the busy room.
     Enters,
+    /// Says something in the busy room.
+    Calls {
+        /// How safe it must be.
+        level: Level,
+        /// How long it is, beside its name.
+        length: usize,
+    },
+    /// Reads so many of the newest lines of the busy room.
+    Looks(u32),
 }
 
 impl Schedule {
@@ -149,6 +161,7 @@ impl Schedule {
             let at = Duration::from_micros(rng.below(span));
             entries.push(Entry { at, what: Planned::Act(Act::draw(&mut rng, &swarm)) });
         }
+        go_busy(seed, &mut entries);
         entries.sort_by_key(|entry| entry.at);
         Self { swarm, luck, entries, redraws: Redraws::Again, plant: None }
     }
@@ -156,6 +169,22 @@ impl Schedule {
     /// How many strikes are in it.
     pub fn strikes(&self) -> usize {
         self.entries.iter().filter(|entry| matches!(entry.what, Planned::Strike(_))).count()
+    }
+}
+
+/// Has people say and read some of it in the busy room, where others are put out. From luck of its
+/// own, so that everything else of a seed is as it was before they did.
+fn go_busy(seed: u64, entries: &mut [Entry]) {
+    let mut rng = Rng::new(!seed);
+    for entry in entries {
+        let Planned::Act(act) = &mut entry.what else { continue };
+        if rng.one_in(BUSY_ONE_IN) {
+            act.does = match act.does {
+                Does::Says { level, length, .. } => Does::Calls { level, length },
+                Does::Reads { lines, .. } => Does::Looks(lines),
+                _ => continue,
+            };
+        }
     }
 }
 

@@ -181,9 +181,11 @@ impl Schedule {
                         super::Does::Tells { client, .. } | super::Does::Kicks(client) => {
                             client < clients
                         }
-                        super::Does::Renames(_) | super::Does::Topic(_) | super::Does::Enters => {
-                            true
-                        }
+                        super::Does::Renames(_)
+                        | super::Does::Topic(_)
+                        | super::Does::Enters
+                        | super::Does::Calls { .. }
+                        | super::Does::Looks(_) => true,
                     }
             }
         })

@@ -254,6 +254,10 @@ fn write_entry(out: &mut String, entry: &Entry) -> std::fmt::Result {
                 Does::Topic(topic) => write!(out, "does = \"topic\", number = {topic}"),
                 Does::Kicks(client) => write!(out, "does = \"kicks\", to = {client}"),
                 Does::Enters => write!(out, "does = \"enters\""),
+                Does::Calls { level: at, length } => {
+                    write!(out, "does = \"calls\", number = {length}, level = \"{}\"", level(*at))
+                }
+                Does::Looks(lines) => write!(out, "does = \"looks\", number = {lines}"),
             }?;
         }
     }
@@ -317,6 +321,8 @@ impl Line {
             "topic" => Does::Topic(number),
             "kicks" => Does::Kicks(to()?),
             "enters" => Does::Enters,
+            "calls" => Does::Calls { level, length },
+            "looks" => Does::Looks(u32::try_from(number).unwrap_or(u32::MAX)),
             other => return Err(format!("at {}: nobody can do {other:?}", self.at)),
         };
         Ok(Act { client: self.named(self.client, "client", swarm.clients)?, does })

@@ -94,4 +94,9 @@ impl Broadcast {
     pub fn is_pruned(&self, link: LinkId, log: Log) -> bool {
         self.logs.get(&log).is_some_and(|state| state.feeding.is_pruned(link))
     }
+
+    /// Whether a link is taken not to push a log: it was told, or the plan says so.
+    pub fn declines(&self, link: LinkId, log: Log) -> bool {
+        self.logs.get(&log).is_some_and(|state| state.feeding.is_silent(link))
+    }
 }

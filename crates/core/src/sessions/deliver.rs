@@ -10,6 +10,7 @@ use super::lists::Piece;
 use super::recent::Audience;
 use super::send::known_of;
 use super::{Answer, Phase, Session, View};
+use crate::bugs::bug;
 use crate::config::Limits;
 use crate::event::Body;
 use crate::id::{AccountId, Log, RequestId, RoomId, SessionId};
@@ -118,7 +119,7 @@ impl Replica {
                     self.rooms.membership(event.room, kick.account),
                     Some((_, Membership::Kicked { .. }))
                 );
-                if out {
+                if out && !bug!(KickedHears) {
                     self.close_rooms(event.room, kick.account, None, &why);
                 }
             }

@@ -17,6 +17,7 @@ pub(super) fn lost(facts: &Facts<'_>, found: &mut Found) {
         if best.level == Level::Stored && facts.is_disk_lost_after(best.server, best.index) {
             continue;
         }
+        found.judges(Rule::Lost);
         let absent = facts.absent(&identity);
         let said = |answer: &Answer| {
             format!(
@@ -52,6 +53,7 @@ pub(super) const fn words(level: Level) -> &'static str {
 pub(super) fn duplicated(facts: &Facts<'_>, found: &mut Found) {
     let mut told: BTreeMap<(Session, Identity), Time> = BTreeMap::new();
     for sight in facts.sights.iter().filter(|sight| sight.kind == SightKind::Told) {
+        found.judges(Rule::Duplicated);
         let identity = sight.line.identity(sight.room);
         if let Some(before) = told.insert((sight.session, identity), sight.at) {
             let what = format!(
@@ -105,6 +107,7 @@ pub(super) fn dirty_read(facts: &Facts<'_>, found: &mut Found) {
         if disk_lost || reported.contains(&identity) {
             continue;
         }
+        found.judges(Rule::DirtyRead);
         let absent = facts.absent(&identity);
         if !absent.is_empty() {
             reported.insert(identity);
@@ -123,8 +126,13 @@ pub(super) fn dirty_read(facts: &Facts<'_>, found: &mut Found) {
 
 pub(super) fn minority_replicated(facts: &Facts<'_>, found: &mut Found) {
     for ((session, ticket), sent) in &facts.sent {
-        for answer in sent.answers.iter().filter(|a| a.level == Level::Replicated) {
-            if facts.cuts.iter().any(|cut| is_alone(facts, cut, sent, answer.server, answer.at)) {
+        for answer in &sent.answers {
+            let alone = |cut| is_alone(facts, cut, sent, answer.server, answer.at);
+            if !facts.cuts.iter().any(alone) {
+                continue;
+            }
+            found.judges(Rule::MinorityReplicated);
+            if answer.level == Level::Replicated {
                 let what = format!(
                     "message {ticket} of {} in {}, said and answered during the cut, was called \
                      replicated by {}, whose side has no majority",
@@ -157,6 +165,7 @@ pub(super) fn missed(facts: &Facts<'_>, found: &mut Found) {
         told.entry((sight.session, sight.room)).or_default().insert(identity);
     }
     for (session, room) in open_throughout(facts, &first_said) {
+        found.judges(Rule::Missed);
         let told = told.remove(&(session, room)).unwrap_or_default();
         let there: BTreeSet<_> =
             facts.places.keys().filter(|identity| identity.room == room).copied().collect();
@@ -188,7 +197,8 @@ fn open_throughout(
             Did::Opened(room) if first_said.get(room).is_none_or(|first| index < *first) => {
                 open.insert((*session, *room));
             }
-            Did::Closed(room) => {
+            // Opened anew: what was there comes with the answer, as far as it asked for that.
+            Did::Opened(room) | Did::Closed(room) => {
                 open.remove(&(*session, *room));
             }
             Did::Ended => open.retain(|(other, _)| other != session),
@@ -209,7 +219,11 @@ pub(super) fn invented(facts: &Facts<'_>, found: &mut Found) {
             *open.entry((account, sent.room)).or_default() += 1;
         }
     }
-    for identity in facts.places.keys().filter(|identity| !answered.contains(identity)) {
+    for identity in facts.places.keys() {
+        found.judges(Rule::Invented);
+        if answered.contains(identity) {
+            continue;
+        }
         let left = open.entry((identity.account, identity.room)).or_default();
         if *left > 0 {
             *left -= 1;

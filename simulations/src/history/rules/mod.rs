@@ -4,6 +4,8 @@ mod messages;
 mod sessions;
 mod timelines;
 
+use std::collections::BTreeMap;
+
 use chatty_core::time::Time;
 
 use super::facts::Facts;
@@ -11,8 +13,22 @@ use super::{History, Rule, Violation};
 
 /// Everything in a history that breaks a promise, in the order of [`Rule::ALL`].
 pub fn check(history: &History) -> Vec<Violation> {
+    judge(history).broken
+}
+
+/// What came of holding a history against the promises.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Everything that breaks one, in the order of [`Rule::ALL`].
+    pub broken: Vec<Violation>,
+    /// How often each rule had something to judge: a rule without that has proven nothing.
+    pub judged: BTreeMap<Rule, u64>,
+}
+
+/// Holds a history against the promises.
+pub fn judge(history: &History) -> Verdict {
     let facts = Facts::of(history);
-    let mut found = Found(Vec::new());
+    let mut found = Found::default();
     for rule in Rule::ALL {
         match rule {
             Rule::Lost => messages::lost(&facts, &mut found),
@@ -33,11 +49,17 @@ pub fn check(history: &History) -> Vec<Violation> {
     found.0
 }
 
-/// The violations found so far.
-struct Found(Vec<Violation>);
+/// What was found so far.
+#[derive(Default)]
+struct Found(Verdict);
 
 impl Found {
     fn add(&mut self, rule: Rule, at: Time, what: String) {
-        self.0.push(Violation { rule, at, what });
+        self.0.broken.push(Violation { rule, at, what });
+    }
+
+    /// A rule has something before it that would break it if it were otherwise.
+    fn judges(&mut self, rule: Rule) {
+        *self.0.judged.entry(rule).or_insert(0) += 1;
     }
 }

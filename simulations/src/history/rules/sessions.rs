@@ -7,7 +7,7 @@ use chatty_core::id::{AccountId, Origin, RoomId};
 use chatty_core::time::{Key, Time};
 
 use super::Found;
-use crate::history::facts::{Facts, Sent};
+use crate::history::facts::{Facts, Sent, SightKind};
 use crate::history::write::seconds;
 use crate::history::{Did, Op, Rule, Session, Shown, What};
 
@@ -115,6 +115,13 @@ fn missing_on(
         Rule::ReadYourWrites => (&known.wrote, "had been answered"),
         _ => (&known.saw, "had seen"),
     };
+    // What is there and had to be: it could as well be missing.
+    let is_due = |(identity, (_, since)): (&Identity, &(_, Time))| {
+        *since <= page.asked && there.contains(identity)
+    };
+    if messages.iter().any(is_due) {
+        found.judges(rule);
+    }
     let mut missing = Vec::new();
     for (identity, (keys, since)) in messages {
         if there.contains(identity) || *since > page.asked {
@@ -171,6 +178,7 @@ pub(super) fn writes_follow_reads(facts: &Facts<'_>, found: &mut Found) {
                 let place = sent.identity().and_then(|identity| facts.places.get(&identity));
                 let keys = sent.answers.iter().filter_map(|answer| answer.key);
                 let Some(key) = keys.chain(place.map(|place| place.key)).min() else { continue };
+                found.judges(Rule::WritesFollowReads);
                 if key <= highest {
                     let what = format!(
                         "{} said message {ticket} in {} when it knew {} at {highest}, and it \
@@ -221,6 +229,8 @@ struct Change {
 struct Membership {
     kicks: Vec<Change>,
     joins: Vec<Change>,
+    /// Where in the history he was let in: nobody else need have been shown that he joined.
+    let_in: Vec<usize>,
 }
 
 pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
@@ -242,6 +252,8 @@ pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
             }
             Did::Opened(room) => {
                 out.remove(&(*session, *room));
+                let account = facts.accounts.get(session).copied().unwrap_or_default();
+                members.entry((*room, account)).or_default().let_in.push(index);
             }
             Did::Saw { room, line, .. } => {
                 if let Some(since) = out.get(&(*session, *room)) {
@@ -258,10 +270,20 @@ pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
             _ => {}
         }
     }
-    for sight in &facts.sights {
+    // Lines that somebody who was put out must not hear.
+    let listeners: BTreeSet<AccountId> = facts.accounts.values().copied().collect();
+    for ((room, _), of) in members.iter().filter(|((_, account), _)| listeners.contains(account)) {
+        let mut places = facts.places.iter().filter(|(identity, _)| identity.room == *room);
+        if places.any(|(_, place)| of.bars(place.key, usize::MAX).is_some()) {
+            found.judges(Rule::KickedHeard);
+        }
+    }
+    // A page of a public room may be read by anybody; what is shown unasked must cease.
+    for sight in facts.sights.iter().filter(|sight| sight.kind == SightKind::Told) {
         let account = facts.accounts.get(&sight.session).copied().unwrap_or_default();
         let hears = members.get(&(sight.room, account));
-        if let Some(kick) = hears.and_then(|of| of.bars(sight.line.key, sight.index)) {
+        let kick = hears.and_then(|of| of.bars(sight.line.key, sight.index));
+        if let Some(kick) = kick.map(|kick| kick.key) {
             let what = format!(
                 "{} was shown {} of {}, which follows his kick at {kick} in the same log",
                 facts.session(sight.session),
@@ -271,9 +293,20 @@ pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
             found.add(Rule::KickedHeard, sight.at, what);
         }
     }
+    // A server goes by what is on its disk, so what was said before anybody was shown the kick may
+    // stand after it.
+    let mut said: BTreeMap<Identity, usize> = BTreeMap::new();
+    for sent in facts.sent.values() {
+        let Some(identity) = sent.identity() else { continue };
+        let index = said.entry(identity).or_insert(sent.index);
+        *index = (*index).min(sent.index);
+    }
     for (identity, place) in &facts.places {
+        let Some(said) = said.get(identity).copied() else { continue };
         let says = members.get(&(identity.room, identity.account));
-        if let Some(kick) = says.and_then(|of| of.bars(place.key, usize::MAX)) {
+        let kick =
+            says.and_then(|of| of.bars(place.key, usize::MAX)).filter(|kick| kick.index < said);
+        if let Some(kick) = kick.map(|kick| kick.key) {
             let what = format!(
                 "{} of {} was taken from him after his kick at {kick} in the same log",
                 identity.mid,
@@ -285,11 +318,13 @@ pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
 }
 
 impl Membership {
-    /// The kick that a line follows in its own log without a join that could have come between.
-    fn bars(&self, line: Key, index: usize) -> Option<Key> {
-        let kick =
-            self.kicks.iter().find(|kick| kick.key.origin == line.origin && kick.key < line)?;
-        let back = self.joins.iter().any(|join| join.key > kick.key && join.index < index);
-        (!back).then_some(kick.key)
+    /// The kick that a line follows in its own log, unless he came in again after it.
+    fn bars(&self, line: Key, index: usize) -> Option<Change> {
+        let is_back = |kick: &Change| {
+            self.joins.iter().any(|join| join.key > kick.key && join.index < index)
+                || self.let_in.iter().any(|at| (kick.index..index).contains(at))
+        };
+        let follows = |kick: &&Change| kick.key.origin == line.origin && kick.key < line;
+        self.kicks.iter().filter(follows).find(|kick| !is_back(kick)).copied()
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn reordered(facts: &Facts<'_>, found: &mut Found) {
     let mut keys: BTreeMap<(Session, RoomId, Key), Identity> = BTreeMap::new();
     let mut reported = BTreeSet::new();
     for sight in &facts.sights {
+        found.judges(Rule::Reordered);
         let identity = sight.line.identity(sight.room);
         let other = *keys.entry((sight.session, sight.room, sight.line.key)).or_insert(identity);
         let why = if other != identity {
@@ -66,6 +67,9 @@ pub(super) fn diverged(facts: &Facts<'_>, found: &mut Found) {
     for (room, timelines) in &facts.finals {
         let mut all = timelines.iter();
         let Some(first) = all.next() else { continue };
+        if !first.1.is_empty() {
+            found.judges(Rule::Diverged);
+        }
         for other in all.filter(|(_, lines)| lines != &first.1) {
             let what = difference(facts, *room, first, other);
             found.add(Rule::Diverged, end(facts), what);
@@ -117,6 +121,7 @@ pub(super) fn unread(facts: &Facts<'_>, found: &mut Found) {
     rooms.extend(facts.sights.iter().map(|sight| sight.room));
     rooms.extend(facts.finals.keys());
     for room in rooms {
+        found.judges(Rule::Unread);
         let read = facts.finals.get(&room);
         let is_read = |server: &Server| read.is_some_and(|read| read.contains_key(server));
         let unread: Vec<_> =
