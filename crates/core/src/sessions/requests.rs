@@ -14,9 +14,8 @@ use crate::io::Output;
 use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
-    self, Close, CloseMode, Code, History, Item, Line, LinkState, MARKS_MAX, Mode, Open,
-    PAGE_LINES_MAX, Page, Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, TOPIC_BYTES_MAX,
-    Target, TopicIs, check_nick, check_room,
+    self, Close, CloseMode, Code, History, Item, Line, LinkState, Mode, Open, PAGE_LINES_MAX, Page,
+    Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, Target, TopicIs, check_nick, check_room,
 };
 use crate::store::{Query, Rows};
 use crate::time::{Hlc, Key, Now};

@@ -7,8 +7,8 @@ use chatty_core::event::{
     Role, RoomCreate, Topic,
 };
 use chatty_core::frame::{
-    Digest, Events, Frame, Have, Haves, Lagging, Leaving, Logs, PresenceUpdate, Push, Range,
-    RolledBack, Want,
+    Events, Frame, Have, Haves, Lagging, Leaving, Logs, PresenceUpdate, Push, Range, RolledBack,
+    Want,
 };
 use chatty_core::id::{Log, RoomId, ServerId, Slot};
 use chatty_core::time::Hlc;
