@@ -82,7 +82,7 @@ impl Setting {
         Self { servers, feeds, start, churn: 0, gap, length, seed }
     }
 
-    /// The same while 10 % of the servers die every minute: long enough for [`DEATHS_MIN`] of them, and
+    /// The same while 10 % of the servers die every minute: long enough for `DEATHS_MIN` of them, and
     /// more of the large clusters.
     pub fn churned(servers: usize, feeds: Feeds, start: Start, seed: u64) -> Self {
         let length = Duration::from_secs((600 * DEATHS_MIN / servers as u64).max(30));
