@@ -102,6 +102,10 @@ impl Links {
 
     /// Takes a connection as the link to its server, or closes it.
     pub(crate) fn admit(&mut self, ready: Ready, doors: &Doors) -> Admission {
+        // The other side chose another one while this waited for its turn: that one is greeted next.
+        if ready.connection.close_reason().is_some() {
+            return Admission::Refused;
+        }
         let old = self.live.iter().find(|(_, link)| link.peer.slot == ready.peer.slot);
         let old = old.map(|(id, link)| (*id, link));
         if let Some((_, link)) = old
