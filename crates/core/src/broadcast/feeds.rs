@@ -58,6 +58,13 @@ impl Feeding {
         self.idle.remove(&link);
     }
 
+    /// The other end does not push it until it is asked.
+    pub(super) fn prune(&mut self, link: LinkId) {
+        self.feeds.retain(|feed| feed.link != link);
+        self.idle.remove(&link);
+        self.pruned.insert(link);
+    }
+
     /// The other end does not expect it to be pushed.
     pub(super) fn mute(&mut self, link: LinkId) {
         self.muted.insert(link);
@@ -264,9 +271,10 @@ impl Broadcast {
     /// ask when we are near.
     pub(super) fn on_lagging(&mut self, link: LinkId) {
         for state in self.logs.values_mut() {
-            state.feeding.feeds.retain(|feed| feed.link != link);
-            state.feeding.idle.remove(&link);
-            state.feeding.pruned.insert(link);
+            state.feeding.prune(link);
+        }
+        if let Some(link) = self.links.get_mut(&link) {
+            link.lagged = true;
         }
     }
 

@@ -125,6 +125,8 @@ struct Link {
     ride_from: Time,
     /// When its own log is, at the latest: it waits for that to answer its clients.
     ack_at: Option<Time>,
+    /// Whether it ever dropped what it had queued for us.
+    lagged: bool,
     /// Whether something goes to it in this tick anyway, or must.
     touched: bool,
     /// Bytes of live frames that have not left yet.
@@ -349,6 +351,7 @@ impl Broadcast {
                 announce_at: None,
                 ride_from: Time::from_micros(0),
                 ack_at: None,
+                lagged: false,
                 touched: false,
                 live_queued: 0,
                 serving: Serving::default(),
@@ -498,7 +501,12 @@ impl Broadcast {
         if self.logs.len() >= LOGS_MAX {
             return false;
         }
-        self.logs.insert(log, LogState::new(None));
+        let mut state = LogState::new(None);
+        // Whoever dropped its queue may have dropped the first of this log with it, and not push it
+        // until it is asked.
+        let lagged = self.links.iter().filter(|(_, link)| link.lagged);
+        lagged.for_each(|(id, _)| state.feeding.prune(*id));
+        self.logs.insert(log, state);
         true
     }
 

@@ -207,6 +207,20 @@ fn whoever_dropped_its_queue_for_us_counts_as_told_to_stop() {
 }
 
 #[test]
+fn a_log_that_begins_after_a_queue_was_dropped_is_asked_of_that_link_too() {
+    let mut world = World::linked(&config(3));
+    world.frame(2, Frame::Lagging(Lagging {}));
+    // The first of this log was in that queue, for all we know.
+    world.frame(3, events(101, 1, 1, 1));
+    world.settle();
+    assert!(world.broadcast.is_pruned(link(2), log(101)));
+    world.broadcast.check_feeds(world.now);
+    let said = world.turn();
+    assert!(said.contains(&"to s2: want s101 2..1, and push".to_string()), "{said:?}");
+    assert!(!world.broadcast.is_pruned(link(2), log(101)));
+}
+
+#[test]
 fn a_link_that_comes_again_is_pushed_to_and_may_push() {
     let mut world = pruned();
     world.frame(4, prune(1));
