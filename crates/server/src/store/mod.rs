@@ -131,7 +131,7 @@ impl FjallStore {
     }
 
     /// Has no room for what clients write while less than this is free on the volume, and refuses all
-    /// writes below a part of it ([`LEAST`]): the database does not recover well from a write that
+    /// writes below a part of it (`LEAST`): the database does not recover well from a write that
     /// found no room, and needs some to tidy up.
     #[must_use]
     pub const fn with_reserve(mut self, bytes: u64) -> Self {
