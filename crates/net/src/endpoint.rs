@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 
 pub use accept::Accepted;
 pub use error::{BindError, CloseCode, DialError, ReloadError, StillOpen};
+pub use slots::network;
 
 use crate::hint::{HintSocket, Hints};
 use crate::pki::{Credentials, Identity, PkiError};

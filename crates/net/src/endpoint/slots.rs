@@ -135,10 +135,11 @@ impl Drop for Place {
     }
 }
 
-/// Who holds one IPv6 address mostly holds the 2^64 around it.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+/// What counts as one address: an IPv4 address, also where it is written as IPv6, or 2^64 of IPv6,
+/// since who holds one of those mostly holds all around it.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }

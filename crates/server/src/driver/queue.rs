@@ -125,6 +125,8 @@ impl Queue {
         let mut state = self.lock();
         state.frames.clear();
         state.bytes = 0;
+        // Nothing to be written is the writer's end.
+        state.go = false;
     }
 
     /// Ends the stream after what is queued.
@@ -208,12 +210,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_cleared_is_not_written() {
+    async fn what_is_cleared_is_not_written_and_the_writer_waits_for_more() {
         let queue = Queue::default();
         queue.push(frame(5));
         queue.clear();
-        queue.push(frame(6));
-        assert_eq!(queue.take().await.len(), 1);
+        let taking =
+            async { queue.take().await.iter().map(|frame| frame.cost).collect::<Vec<_>>() };
+        let pushing = async { queue.push(frame(6)) };
+        // The writer looks first, and finds nothing.
+        let (taken, ()) = tokio::join!(biased; taking, pushing);
+        assert_eq!(taken, [6]);
     }
 
     const NOTHING: [usize; 0] = [];

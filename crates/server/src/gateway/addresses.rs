@@ -1,8 +1,10 @@
 //! How many clients one address has here: whoever sends from few addresses leaves places to others.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use chatty_net::endpoint::network;
 
 /// Who is here from where. Clones are the same.
 #[derive(Clone)]
@@ -26,7 +28,7 @@ impl Addresses {
 
     /// One more client at that address, if it may have one.
     pub(super) fn take(&self, address: IpAddr) -> Option<Here> {
-        let network = network(address.to_canonical());
+        let network = network(address);
         let mut here = self.here.lock().unwrap_or_else(PoisonError::into_inner);
         let count = here.entry(network).or_insert(0);
         if *count >= self.max {
@@ -46,14 +48,6 @@ impl Drop for Here {
                 here.remove(&self.network);
             }
         }
-    }
-}
-
-/// Who holds one IPv6 address mostly holds the 2^64 around it.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 
