@@ -235,8 +235,9 @@ pub struct Limits {
     pub recent_mids: usize,
     /// A server further behind than this many events attaches no clients.
     pub attach_lag: u64,
-    /// Messages a second from one account through one server, and so many at once. Other requests count for more than
-    /// one message, by what they cost the servers; more are refused as busy, with the time to wait.
+    /// Messages a second from one account through one server, and so many at once. Other requests
+    /// count for more than one message, by what they cost the servers; more are refused as busy, with
+    /// the time to wait.
     pub session_rate: u32,
     /// Accounts made a second for clients that come without one…
     pub guest_rate: u32,

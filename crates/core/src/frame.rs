@@ -44,7 +44,8 @@ wire! {
         1 => Ping(Ping),
         /// I am.
         2 => Pong(Ping),
-        /// A hash of what I hold, contents included; answered with [`Frame::Vector`] if it differs from yours.
+        /// A hash of what I hold, contents included; answered with [`Frame::Vector`] if it differs
+        /// from yours.
         3 => Digest(Digest),
         /// All that I hold on disk, log by log.
         4 => Vector(Haves),

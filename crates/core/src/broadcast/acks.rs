@@ -77,10 +77,10 @@ impl Broadcast {
         Some(batch)
     }
 
-    /// Tells the links what is durable: each its own log at once, the rest when its time has come, or a
-    /// little earlier if something goes to it in this tick anyway. Whatever goes could take them along
-    /// at once, but where much is said that is one announcement for each event on each link, and in a
-    /// mesh more bytes than the events themselves.
+    /// Tells the links what is durable: each its own log at once, the rest when its time has come, or
+    /// a little earlier if something goes to it in this tick anyway. Whatever goes could take them
+    /// along at once, but where much is said that is one announcement for each event on each link,
+    /// and in a mesh more bytes than the events themselves.
     pub(super) fn announce(&mut self, now: Now) {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now.time);
         let mut telling: Vec<(LinkId, Vec<Log>)> = Vec::new();
