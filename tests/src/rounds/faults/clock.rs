@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chatty_core::id::Origin;
+use chatty_core::id::{Log, Origin};
 use chatty_core::session::{ServerState, Status};
 use chatty_core::time::Time;
 use chatty_simulations::history::{History, Server, What};
@@ -18,6 +18,8 @@ fn takes_none(status: &Status) -> bool {
     matches!(status.state, ServerState::Fenced | ServerState::CatchingUp)
 }
 
+/// A run that has made so many events has clients: the first is its own.
+const TAKEN: u64 = 5;
 const OFFSETS: [i64; 4] = [10, 3600, 86_400, 365 * 86_400];
 
 /// See [`Fault::Clock`](crate::rounds::fault::Fault::Clock).
@@ -84,9 +86,9 @@ impl Strike for Skew {
         self.restart(scene)?;
         if self.when == When::AsItRuns {
             // Its clients come back to it: it is set while they write.
-            let ready = ServerState::Ready;
-            scene.stage.wait_status(self.victim, "is ready", |now| now.state == ready)?;
-            std::thread::sleep(Duration::from_millis(500));
+            scene.stage.wait_status(self.victim, "takes messages", |now| {
+                now.state == ServerState::Ready && now.vector.upto(Log::of(now.origin)) >= TAKEN
+            })?;
         }
         self.clock()?.is_off_by(self.seconds)?;
         scene.note(format!("the clock of s{} is {:+} s off", self.victim + 1, self.seconds));

@@ -22,8 +22,8 @@ use crate::rounds::stage::{CONVERGE_MAX, Ground};
 use crate::rounds::system::{at, copy_folder, succeed, until};
 use crate::rounds::table::{Cell, Row};
 
-/// People talk for so long between a backup and its being put back.
-const SAID_SINCE: Duration = Duration::from_millis(500);
+/// Others have so many events of the run between a backup and its being put back.
+const SAID_SINCE: u64 = 20;
 
 /// What the others of a server hold between them.
 fn held_by_others(scene: &Scene<'_>, server: Server) -> Result<Vector, String> {
@@ -247,10 +247,10 @@ impl Strike for Rollback {
         let told = until("others have heard more from that disk", CONVERGE_MAX, || {
             let held = held_by_others(scene, self.victim)?;
             let log = chatty_core::id::Log::of(disk.origin);
-            if held.upto(log) > 0 { Ok(()) } else { Err("nothing".into()) }
+            let upto = held.upto(log);
+            if upto >= SAID_SINCE { Ok(()) } else { Err(format!("{upto} events")) }
         });
         told?;
-        std::thread::sleep(SAID_SINCE);
         scene.recorder.note(What::Down(self.victim));
         let server = scene.stage.server(self.victim)?;
         server.signal(Signal::SIGKILL)?;
