@@ -148,12 +148,6 @@ impl Replica {
             Target::Room(name) => {
                 check_room(name).map_err(|why| refusal(request, Code::Invalid, why))?;
                 let room = RoomId::public(name);
-                if let Some((_, Membership::Kicked { by, reason })) =
-                    self.rooms.membership(room, account)
-                {
-                    let why = format!("{by} put you out of {name} ({reason}); join it again first");
-                    return Err(refusal(request, Code::Kicked, why));
-                }
                 return Ok((room, Body::Msg(Msg { nick, text })));
             }
             Target::Account(to) => *to,
@@ -166,6 +160,22 @@ impl Replica {
         })?;
         let body = Body::Direct(Direct { nick, to, to_nick, text });
         Ok((RoomId::direct(account, to), body))
+    }
+
+    /// Whoever was put out of a room says nothing new there. What he said before stands, also when he
+    /// says it again.
+    fn check_in(
+        &self,
+        id: SessionId,
+        request: RequestId,
+        room: RoomId,
+        name: &str,
+    ) -> Result<(), Item> {
+        let account = self.sessions.all.get(&id).map(|session| session.account);
+        let membership = account.and_then(|account| self.rooms.membership(room, account));
+        let Some((_, Membership::Kicked { by, reason })) = membership else { return Ok(()) };
+        let why = format!("{by} put you out of {name} ({reason}); join it again first");
+        Err(refusal(request, Code::Kicked, why))
     }
 
     fn append_message(
@@ -183,6 +193,7 @@ impl Replica {
             return Err(refusal(request, Code::BadMid, why));
         }
         if let Target::Room(name) = &send.to {
+            self.check_in(id, request, room, name)?;
             self.check_found(id, room, name).map_err(|(code, why)| refusal(request, code, why))?;
         }
         if matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room) {

@@ -11,14 +11,6 @@ use crate::sessions::ACCOUNT_RATES_MAX;
 use crate::sessions::rate::Bucket;
 use crate::store::Rows;
 
-fn sent(items: &[std::sync::Arc<Item>]) -> Vec<RequestId> {
-    let sent = |item: &std::sync::Arc<Item>| match &**item {
-        Item::Sent(sent) => Some(sent.request),
-        _ => None,
-    };
-    items.iter().filter_map(sent).collect()
-}
-
 #[test]
 fn a_message_repeated_before_it_is_safe_is_one_wait_and_one_answer() {
     let mut world = world(Limits::default());
@@ -31,7 +23,7 @@ fn a_message_repeated_before_it_is_safe_is_one_wait_and_one_answer() {
     }
     assert_eq!(world.replica.sessions.acks.count(), 1);
     world.persist_all();
-    assert_eq!(sent(&world.take(ann)), [last]);
+    assert_eq!(acknowledged(&world.take(ann)), [last]);
 }
 
 #[test]
@@ -168,7 +160,7 @@ fn requests_that_wait_are_bounded_in_bytes() {
     let refused = refused(&world.take(ann));
     assert!(refused.len() >= 90, "{} refused", refused.len());
     world.read_done(Rows::Page(Vec::new(), false));
-    assert_eq!(sent(&world.take(ann)).len() + refused.len(), 100);
+    assert_eq!(acknowledged(&world.take(ann)).len() + refused.len(), 100);
 }
 
 #[test]
@@ -226,7 +218,7 @@ fn no_answer_proves_lines_that_were_dropped() {
     let request = world.say(ann, room("elsewhere"), 1, "hello");
     let unread: Vec<_> = world.told.iter().filter(|told| told.0 == ann).cloned().collect();
     let items: Vec<_> = unread.iter().map(|told| told.1.clone()).collect();
-    assert_eq!(sent(&items), [], "it waits for the gap");
+    assert_eq!(acknowledged(&items), [], "it waits for the gap");
     world.told.retain(|told| told.0 != ann);
     world.give(Input::Drained(ann, unread.iter().map(|told| told.2).sum()));
     let told: Vec<_> = world.take(ann);
@@ -260,7 +252,10 @@ fn two_sessions_that_retry_one_message_write_it_once() {
     }
     let written = world.written.iter().filter(|event| event.mid == mid).count();
     assert_eq!(written, 1);
-    assert_eq!((sent(&world.take(ann)).len(), sent(&world.take(two)).len()), (1, 1));
+    assert_eq!(
+        (acknowledged(&world.take(ann)).len(), acknowledged(&world.take(two)).len()),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -378,7 +373,7 @@ fn rates_of_rooms_are_kept_while_they_hold_somebody_back() {
     }
     world.take(ann);
     let request = world.say(ann, room("tea"), 3, "x");
-    assert_eq!(sent(&world.take(ann)), [request]);
+    assert_eq!(acknowledged(&world.take(ann)), [request]);
     assert_eq!(world.replica.sessions.room_rates.len(), 2, "the idle ones are forgotten");
     let request = world.say(ann, room("lobby"), 4, "x");
     assert_eq!(refused(&world.take(ann)), [(request, Code::Busy)], "and not the others");

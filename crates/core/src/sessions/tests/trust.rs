@@ -101,6 +101,25 @@ fn who_was_put_out_watches_no_more_until_he_joins_again() {
 }
 
 #[test]
+fn what_somebody_said_before_he_was_put_out_is_acknowledged_when_he_says_it_again() {
+    let mut world = with_disk(Limits::default(), 1);
+    let ((ann, _), (bob, welcome)) = (world.guest("ann"), world.guest("bob"));
+    for id in [ann, bob] {
+        world.open(id, "lobby", Mode::Join);
+    }
+    let at = world.now.wall_ms;
+    world.say(bob, room("lobby"), 1, "hello");
+    kick(&mut world, ann);
+    let two = world.again(&welcome, Vec::new());
+    world.take(two);
+    assert_eq!(world.now.wall_ms, at, "the same id");
+    let request = world.say(two, room("lobby"), 1, "hello");
+    assert_eq!(acknowledged(&world.take(two)), [request]);
+    let request = world.say(two, room("lobby"), 2, "and more");
+    assert_eq!(refused(&world.take(two)), [(request, Code::Kicked)]);
+}
+
+#[test]
 fn who_is_put_out_while_the_room_is_read_does_not_get_in() {
     let mut world = world(Limits::default());
     let ((ann, _), (bob, welcome)) = (world.guest("ann"), world.guest("bob"));

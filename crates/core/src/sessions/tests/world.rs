@@ -315,6 +315,15 @@ pub(super) const fn account(account: AccountId) -> Target {
     Target::Account(account)
 }
 
+/// The requests of the acknowledgements among items.
+pub(super) fn acknowledged(items: &[Arc<Item>]) -> Vec<RequestId> {
+    let sent = |item: &Arc<Item>| match &**item {
+        Item::Sent(sent) => Some(sent.request),
+        _ => None,
+    };
+    items.iter().filter_map(sent).collect()
+}
+
 /// The refusals among items.
 pub(super) fn refused(items: &[Arc<Item>]) -> Vec<(RequestId, Code)> {
     let refused = |item: &Arc<Item>| match &**item {
