@@ -109,18 +109,35 @@ impl Disk {
     /// from a drawn place on, or not at all.
     #[must_use]
     pub fn cut_out_damage(&self, rng: &mut Rng) -> Self {
-        let mut kept = Self { slots: self.slots.clone(), ..Self::default() };
-        for entries in self.logs.values() {
-            let sound = match rng.below(3) {
-                0 => rng.below(entries.len() as u64 + 1) as usize,
-                _ => entries.len(),
-            };
-            for entry in &entries[..sound] {
-                kept.commit(&Batch { entries: vec![entry.clone()], ..Batch::default() });
-            }
-        }
+        let mut kept = self.made_anew(|events| match rng.below(3) {
+            0 => rng.below(events as u64 + 1) as usize,
+            _ => events,
+        });
         kept.standing = Standing::Lossy;
         kept
+    }
+
+    /// What a backup of it becomes, as another server: the logs and who had which slot are kept, and
+    /// everything else is made anew from them.
+    #[must_use]
+    pub fn restored(&self) -> Self {
+        self.made_anew(|events| events)
+    }
+
+    /// Made anew from so many events of each log as is said.
+    fn made_anew(&self, mut sound: impl FnMut(usize) -> usize) -> Self {
+        let mut made = Self { slots: self.slots.clone(), ..Self::default() };
+        for entries in self.logs.values() {
+            for entry in &entries[..sound(entries.len())] {
+                made.commit(&Batch { entries: vec![entry.clone()], ..Batch::default() });
+            }
+        }
+        made
+    }
+
+    /// How many events are on it.
+    pub fn events(&self) -> usize {
+        self.logs.values().map(Vec::len).sum()
     }
 
     /// What is derived from the logs is what they say, in whatever order they came.

@@ -55,7 +55,10 @@ impl World {
     /// Everything that must hold once all agree.
     pub(crate) fn final_checks(&self) -> Result<(), String> {
         let first = &self.servers[0];
-        let put_back = [Fault::RollBack, Fault::Copy].iter().any(|f| self.counts.contains_key(f));
+        let put_back = self
+            .happened
+            .iter()
+            .any(|happened| [Fault::RollBack, Fault::Copy].contains(&happened.strike.fault));
         for server in self.originals() {
             if server.disk.standing() == Standing::RolledBack && !put_back {
                 return Err(format!("{} was accused, and no older disk was put back", server.slot));

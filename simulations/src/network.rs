@@ -12,7 +12,9 @@ use chatty_core::io::{Input, Peer};
 use chatty_core::session::{Item, Request};
 use chatty_core::time::Time;
 
+use crate::faults::Fault;
 use crate::luck::Stream;
+use crate::strike::bites::{CLIENT_CUTS, CUTS, Place};
 use crate::world::{Action, World};
 
 /// What is bad about a way between two servers, and until when.
@@ -89,6 +91,7 @@ impl World {
         let Some(way) = self.ways.get_mut(&(from, to)) else { return 0 };
         let rng = self.luck.of(Stream::Way(from, to));
         let mut micros = 0;
+        let mut bites = Vec::new();
         if way.loss.1 > now {
             // Up to 60 of 100 are lost.
             let mut resend = RESEND_MICROS;
@@ -96,10 +99,12 @@ impl World {
                 micros += resend;
                 resend *= 2;
             }
+            bites.extend((micros > 0).then_some(Fault::Loss));
         }
         if way.slow.1 > now {
             let longer = u64::from(way.slow.0) * 2000;
             micros += longer + rng.below(longer);
+            bites.push(Fault::SlowLink);
         }
         if way.narrow.1 > now {
             // From 200 bytes a millisecond down to two.
@@ -108,6 +113,10 @@ impl World {
             let from = way.busy_until.max(now);
             way.busy_until = from + Duration::from_micros(1000 * bytes / rate);
             micros += u64::try_from(way.busy_until.since(now).as_micros()).unwrap_or(u64::MAX);
+            bites.push(Fault::NarrowLink);
+        }
+        if !bites.is_empty() {
+            self.bite(&bites, Place::Way(from, to));
         }
         micros
     }
@@ -139,6 +148,11 @@ impl World {
                 });
                 if self.servers[a].place == self.servers[b].place {
                     continue; // a disk and its copy do not link
+                }
+                for (from, to) in [(a, b), (b, a)] {
+                    if !linked && self.is_blocked(from, to) {
+                        self.bite(CUTS, Place::Way(from, to));
+                    }
                 }
                 if reachable
                     && !linked
@@ -317,6 +331,9 @@ impl World {
         let waits = self.blocked.contains_key(&(from, to)) || !cable.came[side];
         if waits || !cable.held[side].is_empty() {
             cable.held[side].push_back((class, frame.clone(), cost, sent));
+            if self.is_blocked(from, to) {
+                self.bite(CUTS, Place::Way(from, to));
+            }
             return;
         }
         self.tape_frame(from, to, sent, frame);
@@ -369,8 +386,13 @@ impl World {
     /// A client dials.
     pub(crate) fn on_dial(&mut self, person: usize, conn: u64, server: usize) {
         let server = self.answers_at(person, server);
+        if self.people[person].is_cut() {
+            self.bite(CLIENT_CUTS, Place::Client(person));
+            return; // nothing answers
+        }
         let target = &self.servers[server];
-        if self.people[person].is_cut() || target.is_paused(self.time) {
+        if target.is_paused(self.time) {
+            self.bite(&[Fault::Pause], Place::Server(server));
             return; // nothing answers
         }
         if !target.is_alive() {
@@ -428,7 +450,8 @@ impl World {
         let Some(line) = self.lines.get_mut(&id) else { return };
         if self.people[line.person].is_cut() || !line.held_requests.is_empty() {
             line.held_requests.push_back((request, sent));
-            return;
+            let person = line.person;
+            return self.bite(CLIENT_CUTS, Place::Client(person));
         }
         let (person, server) = (line.person, line.server);
         self.tape_request(person, server, sent, &request);
@@ -456,6 +479,9 @@ impl World {
         line.last_item = line.last_item + Duration::from_micros(takes);
         let at = line.last_item;
         self.at(at, Action::Item { line: id, item: item.clone(), cost, sent: time });
+        if takes > 0 {
+            self.bite(&[Fault::SlowClient], Place::Client(person));
+        }
     }
 
     pub(crate) fn on_item(
@@ -468,6 +494,8 @@ impl World {
         let Some(line) = self.lines.get_mut(&id) else { return Ok(()) };
         if self.people[line.person].is_cut() || !line.held_items.is_empty() {
             line.held_items.push_back((item.clone(), cost, sent));
+            let person = line.person;
+            self.bite(CLIENT_CUTS, Place::Client(person));
             return Ok(());
         }
         let (person, conn, up) = (line.person, line.conn, line.up_at_client);

@@ -38,7 +38,7 @@ pub(crate) fn line(line: &Line, late: bool) -> Option<Did> {
 /// A page that was read.
 pub(crate) fn page(room: RoomId, asked: Time, page: &Page) -> Did {
     let lines = page.lines.iter().filter_map(|line| shown(&line.event, line.key())).collect();
-    Did::Read { room, asked, before: None, lines, more: page.more }
+    Did::Read { room, asked, before: None, lines, more: page.more, complete: page.complete }
 }
 
 /// A server that answers.

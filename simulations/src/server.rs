@@ -21,8 +21,10 @@ use chatty_core::time::Time;
 use chatty_core::token::TokenKey;
 
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::luck::Stream;
 use crate::schedule::Plant;
+use crate::strike::bites::{CLOCKS, Place};
 use crate::world::{Action, World};
 
 /// How often floors are set, when not everything is kept: runs are short.
@@ -265,13 +267,18 @@ impl World {
         let (late, until) = self.servers[n].sluggish;
         if until > self.time {
             micros += rng.below(late);
+            self.bite(&[Fault::SlowServer], Place::Server(n));
         }
         self.tick_by(n, self.time + Duration::from_micros(micros));
     }
 
     fn tick_by(&mut self, n: usize, at: Time) {
-        let server = &mut self.servers[n];
-        let at = server.paused_until.map_or(at, |until| at.max(until));
+        let server = &self.servers[n];
+        let until = server.paused_until.unwrap_or(at);
+        if until > at {
+            self.bite(&[Fault::Pause], Place::Server(n));
+        }
+        let (server, at) = (&mut self.servers[n], at.max(until));
         if server.tick_at.is_none_or(|due| due > at) {
             server.tick_at = Some(at);
             let run = server.run;
@@ -292,6 +299,7 @@ impl World {
             return Ok(());
         }
         let Some(mut replica) = server.replica.take() else { return Ok(()) };
+        let is_off = server.skew_ms != 0;
         for input in std::mem::take(&mut server.inbox) {
             replica.handle(now, input);
         }
@@ -299,6 +307,9 @@ impl World {
             replica.handle_timeout(now);
         }
         replica.flush(now);
+        if is_off {
+            self.bite(CLOCKS, Place::Server(n));
+        }
         let mut outputs = Vec::new();
         while let Some(output) = replica.poll_output() {
             outputs.push(output);
@@ -335,6 +346,9 @@ impl World {
             Output::Persist(token, batch) => {
                 let (least, jitter) = self.swarm.fsync_micros;
                 let slow = self.servers[n].slow_micros;
+                if slow > 0 {
+                    self.bite(&[Fault::SlowDisk], Place::Server(n));
+                }
                 let micros = least + slow + self.luck.of(Stream::Disk(n)).below(jitter);
                 assert!(self.servers[n].saving.is_none(), "one write at a time");
                 if !batch.entries.is_empty()
@@ -442,6 +456,7 @@ impl World {
             return;
         }
         if server.full && server.saving.as_ref().is_some_and(|(saving, _)| *saving == token) {
+            self.bite(&[Fault::DiskFull], Place::Server(n));
             self.give(n, Input::PersistFailed(token, "no space left".into()));
             self.later(DISK_RETRY_MICROS, Action::Persisted { server: n, run, token });
             return;

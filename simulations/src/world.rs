@@ -138,8 +138,10 @@ pub struct Report {
     pub steps: u64,
     /// A hash over all of them, in order.
     pub trace: u64,
-    /// Faults that happened.
+    /// Faults that changed something.
     pub faults: Counts,
+    /// Faults that began, and changed nothing before they ended.
+    pub idle: Counts,
     /// Faults that were drawn and for which there was never anybody to strike.
     pub missed: Counts,
     /// Messages said and replicated.
@@ -162,7 +164,7 @@ pub struct World {
     luck_seed: u64,
     pub(crate) luck: Luck,
     pub(crate) swarm: Swarm,
-    entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     pub(crate) redraws: Redraws,
     pub(crate) plant: Option<Plant>,
     pub(crate) servers: Vec<Server>,
@@ -180,9 +182,6 @@ pub struct World {
     pub(crate) plan: Vec<Plan>,
     /// Those that happened.
     pub(crate) happened: Vec<Happened>,
-    pub(crate) counts: Counts,
-    /// Strikes that never happened.
-    missed: Counts,
     pub(crate) felt: Felt,
     pub(crate) watch: Watch,
     pub(crate) turmoil: bool,
@@ -271,8 +270,6 @@ impl World {
             times,
             plan: Vec::new(),
             happened: Vec::new(),
-            counts: Counts::new(),
-            missed: Counts::new(),
             felt: Felt::default(),
             watch: Watch::default(),
             turmoil: true,
@@ -407,11 +404,13 @@ impl World {
         self.go_to(end)?;
         let settled = self.settle()?;
         self.check_history()?;
+        let [faults, idle, missed] = self.fault_counts();
         Ok(Report {
             steps: self.steps,
             trace: self.trace.finish(),
-            faults: self.counts.clone(),
-            missed: self.missed.clone(),
+            faults,
+            idle,
+            missed,
             messages: self.felt.messages,
             operations: self.history.ops.len() as u64,
             judged: self.judged.clone(),
@@ -510,19 +509,6 @@ impl World {
         self.turmoil = false;
         self.servers.iter_mut().for_each(|server| server.tear = None);
         self.people.iter_mut().for_each(|person| person.loses_answer = None);
-        let mut missed = Counts::new();
-        for Entry { what, .. } in &self.entries {
-            if let Planned::Strike(strike) = what {
-                *missed.entry(strike.fault).or_insert(0) += 1;
-            }
-        }
-        for (fault, count) in &self.counts {
-            if let Some(drawn) = missed.get_mut(fault) {
-                *drawn -= *count;
-            }
-        }
-        missed.retain(|_, count| *count > 0);
-        self.missed = missed;
     }
 
     /// Steps until something holds, looked at every 50 ms of the world; false if it never does.

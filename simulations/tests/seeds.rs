@@ -1,10 +1,12 @@
 //! Seeds and schedules as tests: determinism, and every history that once broke a rule.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chatty_core::config::Feeds;
+use chatty_simulations::faults::{Counts, Fault};
 use chatty_simulations::schedule::text::Written;
-use chatty_simulations::schedule::{Redraws, Schedule};
+use chatty_simulations::schedule::{Entry, Planned, Redraws, Schedule, Strike};
 use chatty_simulations::world::World;
 use chatty_simulations::{feeds, live, run};
 
@@ -96,9 +98,52 @@ fn every_strike_happened_or_is_counted() {
         let drawn = Schedule::draw(seed).strikes() as u64;
         let report = run(seed).expect("a good seed");
         let happened: u64 = report.faults.values().sum();
-        let missed: u64 = report.missed.values().sum();
-        assert_eq!(happened + missed, drawn, "seed {seed}");
+        let [idle, missed] = [report.idle, report.missed].map(|c| c.values().sum::<u64>());
+        assert_eq!(happened + idle + missed, drawn, "seed {seed}");
         assert!(happened > 0, "seed {seed} struck nobody");
+    }
+}
+
+/// A fault during which nothing happened that it could have changed has tested nothing.
+#[test]
+fn a_fault_that_changed_nothing_before_it_ended_is_counted_apart() {
+    let faults = [
+        Fault::Cut,
+        Fault::OneWay,
+        Fault::Isolate,
+        Fault::Partition,
+        Fault::Loss,
+        Fault::SlowLink,
+        Fault::NarrowLink,
+        Fault::Pause,
+        Fault::SlowServer,
+        Fault::SlowDisk,
+        Fault::DiskFull,
+        Fault::Skew,
+        Fault::ClientCut,
+        Fault::SlowClient,
+    ];
+    let counts = |fault, long| {
+        let mut schedule = Schedule::draw(1);
+        schedule.redraws = Redraws::Never;
+        schedule.swarm.turmoil = Duration::from_secs(4);
+        schedule.entries.retain(|entry| matches!(entry.what, Planned::Act(_)));
+        let (server, other, client, hard, luck) = (0, 1, 0, 100, 1);
+        let strike = Strike { fault, server, other, client, long, hard, luck };
+        let at = Duration::from_millis(500);
+        schedule.entries.push(Entry { at, what: Planned::Strike(strike) });
+        let report = live(&mut World::of(&schedule)).expect("a run that keeps all rules");
+        [report.faults, report.idle, report.missed]
+    };
+    let once = |fault| Counts::from([(fault, 1)]);
+    let none = Counts::new;
+    for fault in faults {
+        assert_eq!(counts(fault, Duration::ZERO), [none(), once(fault), none()], "{fault:?}");
+        assert_eq!(
+            counts(fault, Duration::from_secs(3)),
+            [once(fault), none(), none()],
+            "{fault:?}"
+        );
     }
 }
 

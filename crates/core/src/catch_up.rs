@@ -85,7 +85,7 @@ impl Replica {
             return;
         }
         self.catch_up.look_at = now.time + LOOK_PERIOD;
-        let (lag, far) = (self.broadcast.lag(), self.config.limits.attach_lag);
+        let (lag, far) = (self.broadcast.lag(), self.config.limits.attach_lag as u64);
         let is_long = now.time.since(self.started) >= TELL_PERIOD;
         let is_starting = self.is_starting() && lag > 0;
         let Some(under_way) = &mut self.catch_up.under_way else {

@@ -234,7 +234,7 @@ pub struct Limits {
     /// Message identities kept in memory; older ones are looked up on the disk.
     pub recent_mids: usize,
     /// A server further behind than this many events attaches no clients.
-    pub attach_lag: u64,
+    pub attach_lag: usize,
     /// Messages a second from one account through one server, and so many at once. Other requests
     /// count for more than one message, by what they cost the servers; more are refused as busy, with
     /// the time to wait.

@@ -404,7 +404,8 @@ impl Replica {
     pub fn state(&self) -> ServerState {
         if self.course != Course::Serving {
             ServerState::Stopping
-        } else if self.is_starting() || self.broadcast.lag() > self.config.limits.attach_lag {
+        } else if self.is_starting() || self.broadcast.lag() > self.config.limits.attach_lag as u64
+        {
             ServerState::CatchingUp
         } else if self.clock.is_fenced() {
             ServerState::Fenced

@@ -166,7 +166,7 @@ pub(crate) struct RawServer {
 struct RawLimits {
     sessions: Option<usize>,
     address_sessions: Option<usize>,
-    attach_lag: Option<u64>,
+    attach_lag: Option<usize>,
     session_rate: Option<u32>,
     room_rate: Option<u32>,
     guest_rate: Option<u32>,
@@ -305,10 +305,15 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
             format!("a queue takes the longest message: {} KiB or more", QUEUE_BYTES_MIN / 1024);
         return wrong("limits", what);
     }
-    let most =
-        [limits.sessions, address_sessions, limits.accounts, limits.rooms, limits.rooms_founded];
-    let counts = [u64::from(limits.guest_burst), limits.attach_lag];
-    if rates.contains(&0) || most.contains(&0) || counts.contains(&0) {
+    let most = [
+        limits.sessions,
+        address_sessions,
+        limits.accounts,
+        limits.rooms,
+        limits.rooms_founded,
+        limits.attach_lag,
+    ];
+    if rates.contains(&0) || most.contains(&0) || limits.guest_burst == 0 {
         return wrong("limits", "0 lets nobody in; leave the key out for the default".into());
     }
     let check_seconds = raw.retention.check_seconds.unwrap_or(CHECK_SECONDS);

@@ -60,6 +60,7 @@ struct Total {
     messages: u64,
     operations: u64,
     faults: Counts,
+    idle: Counts,
     missed: Counts,
     judged: BTreeMap<Rule, u64>,
     settled_ms: Vec<u128>,
@@ -174,14 +175,14 @@ impl Command {
         let counts: BTreeMap<Fault, u64> =
             Fault::ALL.iter().map(|f| (*f, total.faults.get(f).copied().unwrap_or(0))).collect();
         println!("{} kinds of fault: {}", counts.len(), list(&counts));
-        let drawn: u64 = total.faults.values().chain(total.missed.values()).sum();
-        let missed: u64 = total.missed.values().sum();
+        let [happened, idle, missed] =
+            [&total.faults, &total.idle, &total.missed].map(|counts| counts.values().sum::<u64>());
         println!(
-            "{drawn} faults were drawn, {} happened, {missed} found nobody to strike before the \
-             end{}{}",
-            drawn - missed,
-            if missed > 0 { ": " } else { "" },
-            list(&total.missed)
+            "{} faults were drawn, {happened} happened, {idle} began and changed nothing before \
+             they ended{}, {missed} found nobody to strike before the end{}",
+            happened + idle + missed,
+            listed(&total.idle),
+            listed(&total.missed)
         );
         let quantile = |q: usize| {
             let at = (total.settled_ms.len().saturating_sub(1)) * q / 100;
@@ -232,14 +233,17 @@ impl Total {
                 self.messages += report.messages;
                 self.operations += report.operations;
                 self.settled_ms.push(report.settled.as_millis());
-                for (fault, count) in report.faults {
-                    *self.faults.entry(fault).or_insert(0) += count;
+                for (all, counts) in [
+                    (&mut self.faults, report.faults),
+                    (&mut self.idle, report.idle),
+                    (&mut self.missed, report.missed),
+                ] {
+                    for (fault, count) in counts {
+                        *all.entry(fault).or_insert(0) += count;
+                    }
                 }
                 for (rule, count) in report.judged {
                     *self.judged.entry(rule).or_insert(0) += count;
-                }
-                for (fault, count) in report.missed {
-                    *self.missed.entry(fault).or_insert(0) += count;
                 }
             }
             Err(failure) => {
@@ -256,6 +260,11 @@ impl Total {
             }
         }
     }
+}
+
+/// The list in brackets, if there is anything in it.
+fn listed(counts: &Counts) -> String {
+    if counts.is_empty() { String::new() } else { format!(" ({})", list(counts)) }
 }
 
 fn list(counts: &Counts) -> String {

@@ -47,7 +47,7 @@ faults! {
     Crash = "crash",
     /// All servers die at once.
     CrashAll = "crash-all",
-    /// A server's disk is lost; the slot comes back with a new one.
+    /// A server's disk is lost; the slot comes back with a new one, empty or from a backup.
     Wipe = "wipe",
     /// A server comes back with an older state of its disk, and is wiped when it is found out.
     RollBack = "roll-back",

@@ -59,6 +59,7 @@ pub const BOUNDS: &[Bound] = &[
     ("recent_mids", |limits| &mut limits.recent_mids),
     ("range_window_bytes", |limits| &mut limits.range_window_bytes),
     ("unsaved_bytes", |limits| &mut limits.unsaved_bytes),
+    ("attach_lag", |limits| &mut limits.attach_lag),
 ];
 
 impl std::fmt::Display for Swarm {
@@ -137,7 +138,7 @@ impl Swarm {
             feeds: feeds(rng),
             mesh: Mesh { start: start(rng), ..Mesh::default() },
             retention: retention(rng),
-            limits: limits(rng),
+            limits: attach_lag(limits(rng), rng.clone()),
         }
     }
 
@@ -179,6 +180,15 @@ fn feeds(rng: &mut Rng) -> Feeds {
         1 => Feeds::Some(NonZeroU8::MIN),
         _ => Feeds::DEFAULT,
     }
+}
+
+/// How near a server must be to take clients. From a copy of the randomness: it was not drawn once,
+/// and every other draw of a seed is what it was.
+fn attach_lag(mut limits: Limits, mut rng: Rng) -> Limits {
+    if rng.one_in(3) {
+        limits.attach_lag = 1 + rng.below(60) as usize;
+    }
+    limits
 }
 
 /// As if everybody asked for everything, or as if everybody had pruned already.

@@ -40,6 +40,11 @@ pub(super) struct Answer {
 }
 
 impl Sent {
+    /// The places that answers named.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.answers.iter().filter_map(|answer| answer.key)
+    }
+
     /// Its identity, once a server has said it.
     pub(super) fn identity(&self) -> Option<Identity> {
         self.answers.first().map(|answer| answer.identity)
@@ -66,6 +71,8 @@ pub(super) struct Sight {
     pub(super) room: RoomId,
     pub(super) line: Shown,
     pub(super) kind: SightKind,
+    /// Whether it was marked as late.
+    pub(super) late: bool,
 }
 
 /// How a line was shown.
@@ -158,14 +165,14 @@ impl<'a> Facts<'a> {
         server: Option<Server>,
         did: &Did,
     ) {
-        let mut sight = |room: RoomId, line: Shown, kind| {
-            self.sights.push(Sight { index, at, session, server, room, line, kind });
+        let mut sight = |room: RoomId, line: Shown, kind, late| {
+            self.sights.push(Sight { index, at, session, server, room, line, kind, late });
         };
         match did {
-            Did::Saw { room, line, .. } => sight(*room, *line, SightKind::Told),
+            Did::Saw { room, line, late } => sight(*room, *line, SightKind::Told, *late),
             Did::Read { room, lines, .. } => {
                 for line in lines {
-                    sight(*room, *line, SightKind::OnPage);
+                    sight(*room, *line, SightKind::OnPage, false);
                 }
             }
             Did::Sent { ticket, room } => {

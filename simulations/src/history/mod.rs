@@ -186,6 +186,8 @@ pub enum Did {
         lines: Vec<Shown>,
         /// Whether older ones may exist.
         more: bool,
+        /// Whether it was called complete: all that any server had some seconds before.
+        complete: bool,
     },
     /// It learnt that somebody joined a room.
     Joined {
@@ -248,6 +250,12 @@ pub enum Rule {
     ReadYourWrites,
     /// A page has what the session had seen before, unless the attach said `stale`.
     MonotonicReads,
+    /// A page that is called complete has everything that any session had been told is acknowledged
+    /// some seconds before it was asked for.
+    Incomplete,
+    /// A line that is more than a second older than the newest its session was shown in that room is
+    /// marked as late.
+    Unmarked,
     /// What a session says stands below what it had seen or been answered in that room.
     WritesFollowReads,
     /// `replicated` is never said, of what was said in a minority, before the heal.
@@ -267,13 +275,15 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Lost,
         Self::Duplicated,
         Self::DirtyRead,
         Self::Reordered,
         Self::ReadYourWrites,
         Self::MonotonicReads,
+        Self::Incomplete,
+        Self::Unmarked,
         Self::WritesFollowReads,
         Self::MinorityReplicated,
         Self::Diverged,
@@ -293,6 +303,8 @@ impl fmt::Display for Rule {
             Self::Reordered => "out of order",
             Self::ReadYourWrites => "read your writes",
             Self::MonotonicReads => "monotonic reads",
+            Self::Incomplete => "called complete",
+            Self::Unmarked => "not marked late",
             Self::WritesFollowReads => "writes follow reads",
             Self::MinorityReplicated => "replicated in a minority",
             Self::Diverged => "timelines differ",

@@ -53,7 +53,14 @@ fn saw(session: usize, line: Shown) -> What {
 /// A page asked for at that moment; there are older lines.
 fn read(session: usize, asked: u64, lines: &[Shown]) -> What {
     let (asked, lines) = (Time::from_micros(asked), lines.to_vec());
-    did(session, Did::Read { room: ROOM, asked, before: None, lines, more: true })
+    did(session, Did::Read { room: ROOM, asked, before: None, lines, more: true, complete: false })
+}
+
+/// The same, called complete.
+fn complete(session: usize, asked: u64, lines: &[Shown]) -> What {
+    let (asked, lines) = (Time::from_micros(asked), lines.to_vec());
+    let (before, more) = (None, true);
+    did(session, Did::Read { room: ROOM, asked, before, lines, more, complete: true })
 }
 
 fn all_read(lines: &[Shown]) -> Vec<What> {
@@ -243,7 +250,7 @@ fn a_page_without_what_was_answered_before_does_not_read_its_writes() {
     keeps_all(12, vec![read(BOB, 10_500, &[line(1)])]);
     let (asked, before) = (Time::from_micros(11_500), Some(line(2).key));
     let lines = vec![line(1)];
-    let older = Did::Read { room: ROOM, asked, before, lines, more: true };
+    let older = Did::Read { room: ROOM, asked, before, lines, more: true, complete: false };
     keeps_all(12, vec![did(BOB, older)]);
 }
 
@@ -251,6 +258,41 @@ fn a_page_without_what_was_answered_before_does_not_read_its_writes() {
 fn a_page_without_what_was_seen_before_is_no_monotonic_read() {
     breaks(Rule::MonotonicReads, "ann asked", 16, vec![read(ANN, 16_000, &[line(1)])]);
     keeps_all(16, vec![read(ANN, 13_500, &[line(1)])]);
+}
+
+#[test]
+fn a_page_that_is_called_complete_has_what_others_were_answered_before() {
+    let (late, asked) = (END, 3_022_000);
+    // Eve knows of nothing; the last message is answered at 18.
+    breaks(Rule::Incomplete, "eve asked", late, vec![complete(EVE, asked, &[line(1), line(2)])]);
+    keeps_all(late, vec![read(EVE, asked, &[line(1), line(2)])]);
+    keeps_all(late, vec![complete(EVE, 3_017_000, &[line(1), line(2)])]);
+    keeps_all(late, vec![complete(EVE, asked, &[line(1), line(2), line(3)])]);
+    // There was more than the page had room for.
+    keeps_all(late, vec![complete(EVE, asked, &[line(2), line(3)])]);
+    breaks(Rule::Incomplete, "eve asked", late, vec![complete(EVE, asked, &[line(1), line(3)])]);
+}
+
+#[test]
+fn a_line_shown_below_a_newer_one_without_a_mark_is_not_marked_late() {
+    // Before Bob is shown the third message, of millisecond 0, he is shown one of this millisecond.
+    let found = |ms: u64, late: bool| {
+        let newer = line_at(5, key_of(ms << 16, 2));
+        let (mid, key, level) = (newer.mid, Some(newer.key), Level::Replicated);
+        let answered = Did::Answered { ticket: 5, mid, key, level, server: ANN };
+        let put_in = vec![sent(ANN, 5), did(ANN, answered), saw(ANN, newer), saw(BOB, newer)];
+        let mut history = with(21, put_in);
+        history.ops[25].what = did(BOB, Did::Saw { room: ROOM, line: line(3), late });
+        let (at, all) = (Time::from_micros(99_000), [line(1), line(2), line(3), newer]);
+        history.ops.extend(all_read(&all).into_iter().map(|what| Op { at, what }));
+        check(&history)
+    };
+    assert_eq!(found(1000, false), []);
+    assert_eq!(found(1001, true), []);
+    let broken = found(1001, false);
+    assert_eq!(broken.len(), 1, "{broken:?}");
+    assert_eq!(broken[0].rule, Rule::Unmarked);
+    assert!(broken[0].what.contains("bob was shown"), "{}", broken[0]);
 }
 
 #[test]

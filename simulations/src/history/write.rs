@@ -103,7 +103,7 @@ impl History {
                 let late = if *late { ", late" } else { "" };
                 writeln!(f, "is shown in {}{late}: {}", self.room_name(*room), words(line))
             }
-            Did::Read { room, asked, before, lines, more } => {
+            Did::Read { room, asked, before, lines, more, complete } => {
                 write!(f, "reads {} (asked at {}", self.room_name(*room), seconds(*asked))?;
                 if let Some(before) = before {
                     write!(f, ", before {before}")?;
@@ -111,7 +111,8 @@ impl History {
                 let ends = |line: Option<&Shown>| line.map_or_else(String::new, words);
                 let (first, last) = (ends(lines.first()), ends(lines.last()));
                 let more = if *more { "there is more" } else { "from the beginning" };
-                writeln!(f, "): {} messages, {more}, {first} to {last}", lines.len())
+                let complete = if *complete { "complete" } else { "perhaps not complete" };
+                writeln!(f, "): {} messages, {complete}, {more}, {first} to {last}", lines.len())
             }
             Did::Joined { room, account, key } => {
                 writeln!(f, "learns that {account} joined {} at {key}", self.room_name(*room))

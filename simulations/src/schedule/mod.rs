@@ -256,4 +256,6 @@ pub struct Happened {
     pub servers: Vec<usize>,
     /// Which client it struck.
     pub client: Option<usize>,
+    /// Whether it changed anything.
+    pub bit: bool,
 }

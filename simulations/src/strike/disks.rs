@@ -5,8 +5,10 @@ use chatty_core::id::ServerId;
 use chatty_core::io::Standing;
 use chatty_core::vector::Vector;
 
+use super::bites::Place;
 use super::{Relent, Struck};
 use crate::disk::Disk;
+use crate::faults::Fault;
 use crate::luck::Stream;
 use crate::world::{Action, World};
 
@@ -38,11 +40,19 @@ impl World {
             && (self.is_caught_up() || self.replaced.as_ref().is_some_and(|(of, _)| *of == n))
     }
 
+    /// The new disk is empty, or holds what a backup of some server held: a backup is of this moment,
+    /// and the others go on until it is restored.
     pub(super) fn wipe(&mut self, n: usize, long: u64) -> bool {
         if !self.may_lose_a_disk() {
             return false;
         }
+        let rng = self.luck.of(Stream::Strike);
+        let from = rng.below(2 * self.swarm.servers as u64) as usize;
+        let backup = self.originals().nth(from).map(|server| server.disk.restored());
         self.replace_disk(n, long);
+        if let Some(backup) = backup.filter(|_| self.is_many()) {
+            self.servers[n].disk = backup;
+        }
         true
     }
 
@@ -87,9 +97,13 @@ impl World {
         }
         self.kill(n);
         self.owe(n);
+        let older = kept.events() < self.servers[n].disk.events();
         self.servers[n].roll_back(kept);
         self.note_disk_lost(n);
         self.struck(nth);
+        if older {
+            self.bite(&[Fault::RollBack], Place::Server(n));
+        }
         let rng = self.luck.of(Stream::Strike);
         let down = rng.below(2_000_000);
         let until_noticed = down + 1_000_000 + rng.below(4_000_000);
@@ -107,16 +121,21 @@ impl World {
     }
 
     /// A server notices damage: it keeps of each log what comes before it, and starts again.
-    pub(super) fn damage(&mut self, n: usize) -> bool {
+    pub(super) fn damage(&mut self, n: usize, nth: usize) -> Struck {
         if !self.may_lose_a_disk() {
-            return false;
+            return Struck::No;
         }
         self.kill(n);
         self.owe(n);
+        let before = self.servers[n].disk.events();
         self.servers[n].cut_out_damage(self.luck.of(Stream::Strike));
         self.note_disk_lost(n);
+        self.struck(nth);
+        if self.servers[n].disk.events() < before {
+            self.bite(&[Fault::Damage], Place::Server(n));
+        }
         let down = self.luck.of(Stream::Strike).below(1_000_000);
         self.later(down, Action::Start { server: n });
-        true
+        Struck::Waits
     }
 }

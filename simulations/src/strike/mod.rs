@@ -1,6 +1,7 @@
 //! Making faults happen. Each kind is an arm of [`World::begin`]; what it does to servers, disks,
 //! ways and clients is in the file of that name.
 
+pub(crate) mod bites;
 mod clients;
 mod disks;
 mod servers;
@@ -30,7 +31,7 @@ pub(crate) struct Plan {
     tries: u8,
 }
 
-/// Whether a fault happened.
+/// Whether a fault began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Struck {
     /// It did.
@@ -132,14 +133,14 @@ impl World {
         struck
     }
 
-    /// A fault happened.
+    /// A fault has begun.
     pub(crate) fn struck(&mut self, nth: usize) {
         let Plan { strike, at, .. } = self.plan[nth].clone();
-        *self.counts.entry(strike.fault).or_insert(0) += 1;
         let (from, until) = (self.time, self.time + strike.long);
         let planned = at.since(self.began);
         let (servers, client) = self.victims(&strike);
-        self.happened.push(Happened { strike, planned, from, until, servers, client });
+        let bit = false;
+        self.note_begun(Happened { strike, planned, from, until, servers, client, bit });
     }
 
     fn victims(&self, strike: &Strike) -> (Vec<usize>, Option<usize>) {
@@ -220,7 +221,7 @@ impl World {
                 self.later(long, Action::Relent(Relent::EmptyDisk(n)));
                 Struck::Yes
             }
-            Fault::Damage => self.damage(n).into(),
+            Fault::Damage => self.damage(n, nth),
             Fault::ClientCut => {
                 self.cut_client(p);
                 self.later(long, Action::Relent(Relent::Uncut(p)));

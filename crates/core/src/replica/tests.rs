@@ -353,7 +353,7 @@ mod catch_up;
 #[test]
 fn a_server_far_behind_takes_no_clients() {
     let mut replica = linked();
-    let lag = replica.config.limits.attach_lag;
+    let lag = replica.config.limits.attach_lag as u64;
     let have = |upto| {
         let log = Log::of(Origin::at(0, 9));
         Frame::Have(Haves { haves: vec![Have { log, upto, chain: 0 }] })

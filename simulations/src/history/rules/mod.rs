@@ -1,6 +1,7 @@
 //! The promises, each held against the facts.
 
 mod messages;
+mod pages;
 mod sessions;
 mod timelines;
 
@@ -37,6 +38,8 @@ pub fn judge(history: &History) -> Verdict {
             Rule::Reordered => timelines::reordered(&facts, &mut found),
             Rule::ReadYourWrites => sessions::pages(&facts, Rule::ReadYourWrites, &mut found),
             Rule::MonotonicReads => sessions::pages(&facts, Rule::MonotonicReads, &mut found),
+            Rule::Incomplete => pages::incomplete(&facts, &mut found),
+            Rule::Unmarked => timelines::unmarked(&facts, &mut found),
             Rule::WritesFollowReads => sessions::writes_follow_reads(&facts, &mut found),
             Rule::MinorityReplicated => messages::minority_replicated(&facts, &mut found),
             Rule::Diverged => timelines::diverged(&facts, &mut found),

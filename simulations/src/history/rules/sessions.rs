@@ -57,7 +57,7 @@ pub(super) fn pages(facts: &Facts<'_>, rule: Rule, found: &mut Found) {
             Did::Attached { stale: lacks, .. } => {
                 stale.insert(*session, lacks.clone());
             }
-            Did::Read { room, asked, before, lines, more } => {
+            Did::Read { room, asked, before, lines, more, .. } => {
                 let known = known.entry((*session, *room)).or_default();
                 let (session, room, at, asked) = (*session, *room, *at, *asked);
                 let page = Page { session, room, at, asked, before: *before, lines, more: *more };

@@ -8,7 +8,7 @@ use chatty_core::time::Key;
 
 use super::Found;
 use super::messages::end;
-use crate::history::facts::{Facts, Sight};
+use crate::history::facts::{Facts, Sight, SightKind};
 use crate::history::{Rule, Server, Session, Shown};
 
 pub(super) fn reordered(facts: &Facts<'_>, found: &mut Found) {
@@ -61,6 +61,32 @@ fn moved(facts: &Facts<'_>, sight: &Sight, identity: &Identity) -> Option<String
     // One log holds an id once: only another log's event can take its place.
     (place < seen && place.origin == seen.origin)
         .then(|| format!("in the end it stands elsewhere in the same log, at {place}"))
+}
+
+/// A line so much older than the newest shown is late, in milliseconds.
+const LATE_MS: u64 = 1000;
+
+/// [`Rule::Unmarked`].
+pub(super) fn unmarked(facts: &Facts<'_>, found: &mut Found) {
+    let mut newest: BTreeMap<(Session, RoomId), Key> = BTreeMap::new();
+    for sight in facts.sights.iter().filter(|sight| sight.kind == SightKind::Told) {
+        let key = sight.line.key;
+        let newest = newest.entry((sight.session, sight.room)).or_insert(key);
+        if key.hlc.ms() + LATE_MS < newest.hlc.ms() {
+            found.judges(Rule::Unmarked);
+            if !sight.late {
+                let what = format!(
+                    "{} was shown {} of {} at {key} as new, {} ms below what it had been shown",
+                    facts.session(sight.session),
+                    sight.line.mid,
+                    facts.room(sight.room),
+                    newest.hlc.ms() - key.hlc.ms(),
+                );
+                found.add(Rule::Unmarked, sight.at, what);
+            }
+        }
+        *newest = (*newest).max(key);
+    }
 }
 
 pub(super) fn diverged(facts: &Facts<'_>, found: &mut Found) {

@@ -132,7 +132,7 @@ fn whoever_is_left_alone_has_not_caught_up() {
 #[test]
 fn a_gap_below_the_bound_is_not_told_of() {
     let (mut replica, source) = (linked(), Source::new());
-    let lag = replica.config.limits.attach_lag;
+    let lag = replica.config.limits.attach_lag as u64;
     replica.handle(at(1000), Input::Frame(LINK, source.holds(lag)));
     assert_eq!(told(&mut replica, 1000), [""; 0]);
     replica.handle(at(1100), Input::Frame(LINK, source.holds(lag + 1)));
