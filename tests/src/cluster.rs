@@ -1,7 +1,7 @@
 //! A cluster of real servers for one test.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -46,6 +46,42 @@ pub fn run_script(script: &str, arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("the script runs")
+}
+
+/// A server that a test runs itself; dropped, it is killed.
+#[derive(Debug)]
+pub struct ServerProcess(Child);
+
+impl ServerProcess {
+    /// Runs what [`TestCluster::server_command`] gave.
+    ///
+    /// # Panics
+    /// If it cannot be run at all.
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("chatty-server runs"))
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"))
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("a child").is_none()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.0.wait().expect("a child")
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A cluster with a folder and ports of its own; dropped, it leaves nothing running.
@@ -153,6 +189,17 @@ impl TestCluster {
         }
         cluster.start_all();
         cluster
+    }
+
+    /// What runs a server alone, with its log where the script has it: for processes that are to be
+    /// waited for, or to live otherwise than usual.
+    pub fn server_command(&self, server: &str) -> Command {
+        let home = self.server_dir(server);
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(home.join("log"));
+        let mut command = Command::new(programs().join("chatty-server"));
+        command.args(["run", "--config"]).arg(home.join("server.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a log"));
+        command
     }
 
     /// Where a server's own files are.

@@ -14,7 +14,7 @@ pub mod rounds;
 mod wait;
 
 pub use client::{Flow, Person, Ran, Tail, key, text};
-pub use cluster::{TestCluster, programs, repository, run_script};
+pub use cluster::{ServerProcess, TestCluster, programs, repository, run_script};
 pub use docs::{Block, code_blocks};
 pub use ports::Ports;
 pub use wait::{LONG, SHORT, eventually};

@@ -4,10 +4,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chatty_tests::{LONG, TestCluster, eventually, key, programs, repository, text};
+use chatty_tests::{LONG, ServerProcess, TestCluster, eventually, key, repository, text};
 use serde_json::Value;
 
 const ROOM: &str = "lobby";
@@ -43,15 +43,9 @@ impl Clock {
     }
 
     /// Starts the server alone: the script asks it with a client, whose clock shall be right.
-    fn run(&self, cluster: &TestCluster, server: &str) -> Server {
-        let home = cluster.server_dir(server);
-        let mut command = Command::new(programs().join("chatty-server"));
-        command.args(["run", "--config"]).arg(home.join("server.toml"));
-        let log = fs::OpenOptions::new().append(true).create(true).open(home.join("log"));
-        let log = log.expect("a log");
-        let command = self.rules(&mut command);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        Server(command.spawn().expect("chatty-server runs"))
+    fn run(&self, cluster: &TestCluster, server: &str) -> ServerProcess {
+        let mut command = cluster.server_command(server);
+        ServerProcess::start(self.rules(&mut command))
     }
 
     /// Moves it by so many seconds from the right time.
@@ -59,16 +53,6 @@ impl Clock {
         let new = self.0.with_extension("new");
         fs::write(&new, format!("{seconds:+}\n")).expect("written");
         fs::rename(&new, &self.0).expect("in its place at once");
-    }
-}
-
-/// A server's process; dropped, it is killed.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -102,7 +86,8 @@ fn linked(cluster: &TestCluster, server: &str) {
     });
 }
 
-const YEAR: i64 = 365 * 86_400;
+const DAY: i64 = 86_400;
+const YEAR: i64 = 365 * DAY;
 
 #[test]
 fn a_server_started_with_a_clock_a_year_off_takes_no_writes_until_it_is_mended() {
@@ -207,4 +192,52 @@ fn a_server_whose_clock_is_off_takes_no_writes_until_it_is_mended_and_nobody_fol
         let ms = stamp_ms(message);
         assert!(ms <= now + 2000 && now < ms + 600_000, "{now}: a stamp is wrong: {message}");
     }
+}
+
+#[test]
+fn what_a_room_keeps_for_two_days_is_gone_everywhere_on_the_third() {
+    let cluster = TestCluster::up_with(3, &[("# check_seconds = 3600", "check_seconds = 1")]);
+    let ann = cluster.person("ann").on("s1");
+    let mut said: Vec<String> = (0..20).map(|nth| format!("on the first day, {nth}")).collect();
+    said.iter().for_each(|words| drop(ann.say(ROOM, words)));
+    ann.ok(&["keep", ROOM, "--days", "2"]);
+    let texts = || -> Vec<String> {
+        cluster.one_history(ROOM).iter().map(|message| text(message).to_owned()).collect()
+    };
+    assert_eq!(texts(), said, "nothing is old yet");
+    cluster.ok(&["down"]);
+
+    // One of three stays away for the days on which the others forget.
+    let clock = Clock::off_by(&cluster, DAY);
+    let run = |names: &[&str]| -> Vec<ServerProcess> {
+        names.iter().map(|server| clock.run(&cluster, server)).collect()
+    };
+    let two = run(&["s1", "s2"]);
+    ann.say(ROOM, "on the second day");
+    said.push("on the second day".into());
+    let history = || ann.ok(&["history", ROOM, "--last", "100"]);
+    assert_eq!(
+        history().iter().map(text).collect::<Vec<_>>(),
+        said,
+        "all are younger than two days"
+    );
+    drop(two);
+    clock.is_off_by(2 * DAY + DAY / 2);
+    let two = run(&["s1", "s2"]);
+    ann.say(ROOM, "on the third day");
+    let kept = ["on the second day", "on the third day"];
+    eventually("what is older than two days is gone", LONG, || {
+        let left = history();
+        let left: Vec<&str> = left.iter().map(text).collect();
+        (left == kept).then_some(()).ok_or_else(|| format!("{left:?}"))
+    });
+    let third = run(&["s3"]);
+    cluster.wait_linked();
+    assert_eq!(texts(), kept, "the one that was away forgets it too, and brings nothing back");
+    drop((two, third));
+    let all = run(&["s1", "s2", "s3"]);
+    cluster.wait_linked();
+    assert_eq!(texts(), kept, "after a restart of all, too");
+    ann.ok(&["verify"]);
+    drop(all);
 }

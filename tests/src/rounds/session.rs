@@ -239,8 +239,8 @@ impl Talker {
         self.reading = None;
         // A page that did not come in time says nothing.
         if let Some(Reading { room, asked, page: Ok(page) }) = reading {
-            let (lines, more) = (shown_on(&page), page.more);
-            self.did(Did::Read { room, asked, before: None, lines, more });
+            let (lines, more, complete) = (shown_on(&page), page.more, page.complete);
+            self.did(Did::Read { room, asked, before: None, lines, more, complete });
         }
     }
 

@@ -1,0 +1,90 @@
+//! A server whose loop stands still ends itself; its threads are held with ptrace, as a debugger does.
+
+use std::fs;
+use std::time::Duration;
+
+use chatty_tests::{ServerProcess, TestCluster};
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+const ROOM: &str = "lobby";
+const LIMIT: Duration = Duration::from_secs(2);
+/// How a process ends whose loop stood still: `docs/operate.md` says so.
+const EXIT_CODE: i32 = 3;
+
+/// The threads on which the loop, the links and the clients of a server run.
+fn workers(server: Pid) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{server}/task")).expect("it runs");
+    let workers = tasks.flatten().filter(|task| {
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.trim() == "tokio-rt-worker"
+    });
+    let id = |task: fs::DirEntry| task.file_name().to_string_lossy().parse();
+    workers.map(|task| Pid::from_raw(id(task).expect("a thread's number"))).collect()
+}
+
+/// Holds threads of a process until it ends.
+fn hold(threads: &[Pid]) {
+    for thread in threads {
+        ptrace::seize(*thread, ptrace::Options::empty())
+            .expect("this process may trace its children");
+        ptrace::interrupt(*thread).expect("it is traced");
+        let held = waitpid(*thread, Some(WaitPidFlag::__WALL)).expect("it is traced");
+        assert!(matches!(held, WaitStatus::PtraceEvent(..)), "{held:?}");
+    }
+}
+
+/// Takes leave of held threads that were ended with their process: before, it is not gone.
+fn wait_gone(threads: &[Pid]) {
+    for thread in threads {
+        loop {
+            match waitpid(*thread, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => break,
+                Ok(_) => {}
+                Err(errno) => panic!("thread {thread}: {errno}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_loop_stands_still_ends_itself_and_its_clients_go_on_elsewhere() {
+    let seconds = format!("watchdog_seconds = {}", LIMIT.as_secs());
+    let cluster = TestCluster::up_with(3, &[("# watchdog_seconds = 30", &seconds)]);
+    cluster.ok(&["stop", "s1"]);
+    let mut server = ServerProcess::start(&mut cluster.server_command("s1"));
+    cluster.wait_linked();
+    let ann = cluster.person("ann").on("s1");
+    assert_eq!(ann.say(ROOM, "hello")["server"], "s1");
+
+    // A process that stood still as a whole is not at fault.
+    kill(server.pid(), Signal::SIGSTOP).expect("it runs");
+    std::thread::sleep(LIMIT * 2);
+    kill(server.pid(), Signal::SIGCONT).expect("it runs");
+    cluster.wait_linked();
+    assert_eq!(ann.say(ROOM, "after a rest")["server"], "s1");
+    assert!(server.is_running(), "the same process answered");
+
+    let mut flow = ann.flow(ROOM);
+    let line = flow.line("before the loop stands still");
+    flow.replicated(line);
+    let threads = workers(server.pid());
+    assert!(!threads.is_empty(), "the loop runs on some thread");
+    hold(&threads);
+    let line = flow.line("while the loop stands still");
+    let (_, receipt) = flow.replicated(line);
+    assert_ne!(receipt["server"], "s1", "another one takes it: {receipt}");
+    wait_gone(&threads);
+    let status = server.wait();
+    assert_eq!(status.code(), Some(EXIT_CODE), "{status}");
+    cluster.logs("s1", "where it stood", |line| line.contains("it stands at: "));
+    cluster.logs("s1", "who ended it", |line| line.contains("The watchdog ends the process"));
+    cluster.logs("s1", "its threads", |line| line.contains("tokio-rt-worker  t "));
+
+    assert!(flow.finish().success(), "{}", flow.said());
+    cluster.ok(&["start", "s1"]);
+    assert_eq!(cluster.one_history(ROOM).len(), 4, "nothing is lost, nothing is there twice");
+}
