@@ -19,7 +19,6 @@ use chatty_core::frame::{Frame as CoreFrame, Ping};
 use chatty_core::id::{LinkId, Origin, SessionId, Slot};
 use chatty_core::io::{Input, Output, Severity, Standing};
 use chatty_core::replica::Replica;
-use chatty_core::session::Item;
 use chatty_core::store::Store;
 use chatty_core::time::{Now, Time};
 
@@ -33,7 +32,7 @@ use disk::Disk;
 use encode::{TooLong, encode};
 use inbox::{Ask, Doors, Event, Inbox};
 use pace::Pace;
-use queue::{Frame, Hold, Hurry, Queue};
+use queue::{Frame, Hold, Queue};
 
 /// A tick takes inputs up to this many bytes…
 const TICK_BYTES: usize = 64 * 1024;
@@ -87,8 +86,8 @@ pub(crate) struct Driver {
     contests: Contests,
     sessions: BTreeMap<SessionId, Arc<Queue>>,
     pace: Pace,
-    /// Sessions whose items wait for company, and until when, in this order: for lines, for answers.
-    held: [VecDeque<(Instant, SessionId)>; 2],
+    /// Sessions whose items wait for company, and until when, in this order.
+    held: VecDeque<(Instant, SessionId)>,
     doors: Doors,
     inbox: Inbox,
     writing: Writing,
@@ -157,7 +156,7 @@ impl Driver {
             contests: Contests::default(),
             sessions: BTreeMap::new(),
             pace: Pace::start(Instant::now()),
-            held: Default::default(),
+            held: VecDeque::new(),
             doors,
             inbox,
             writing: Writing::No,
@@ -228,8 +227,7 @@ impl Driver {
         };
         let contest = self.contests.next_deadline(&self.links).map(Into::into);
         let hand_over = self.hand_over_at.map(Into::into);
-        let held = self.held.iter().filter_map(VecDeque::front).map(|(until, _)| *until).min();
-        let held = held.map(Into::into);
+        let held = self.held.front().map(|(until, _)| (*until).into());
         let turn = tokio::time::Instant::now() + TURN;
         [due, stop, contest, hand_over, held].into_iter().flatten().fold(turn, Ord::min)
     }
@@ -280,25 +278,22 @@ impl Driver {
 
     /// Lets what has waited long enough for company be written.
     fn ring(&mut self, now: Instant) {
-        for held in &mut self.held {
-            while let Some((_, session)) = held.pop_front_if(|(until, _)| *until <= now) {
-                if let Some(queue) = self.sessions.get(&session) {
-                    queue.ring();
-                }
+        while let Some((_, session)) = self.held.pop_front_if(|(until, _)| *until <= now) {
+            if let Some(queue) = self.sessions.get(&session) {
+                queue.ring();
             }
         }
     }
 
     /// Hands an item to a session's writer: at once, or with what follows.
-    fn deliver(&mut self, id: SessionId, frame: Frame, hurry: Hurry) {
+    fn deliver(&mut self, id: SessionId, frame: Frame) {
         let Some(queue) = self.sessions.get(&id) else { return };
         self.pace.add(1);
-        let hold = self.pace.hold(hurry);
+        let hold = self.pace.hold();
         if hold.is_zero() {
             queue.push(frame);
-        } else if queue.hold(frame, hurry) == Hold::First {
-            let held = &mut self.held[usize::from(hurry == Hurry::Answer)];
-            held.push_back((Instant::now() + hold, id));
+        } else if queue.hold(frame) == Hold::First {
+            self.held.push_back((Instant::now() + hold, id));
         }
     }
 
@@ -513,9 +508,8 @@ impl Driver {
             }
             Output::Deliver { sessions, item, cost } => match encode(&*item) {
                 Ok(bytes) => {
-                    let hurry = hurry(&item);
                     for id in sessions {
-                        self.deliver(id, Frame { bytes: bytes.clone(), cost }, hurry);
+                        self.deliver(id, Frame { bytes: bytes.clone(), cost });
                     }
                 }
                 Err(TooLong(bytes)) => {
@@ -574,14 +568,6 @@ fn doing_input(input: &Input) -> Doing {
         Input::PersistFailed(..) | Input::Room(_) => Doing::PersistFailed,
         Input::ReadDone(..) => Doing::ReadDone,
         Input::Drain | Input::Resume | Input::Certificate(..) | Input::Stop => Doing::Operator,
-    }
-}
-
-/// Whether somebody waits for it.
-const fn hurry(item: &Item) -> Hurry {
-    match item {
-        Item::Event(_) | Item::Moved(_) | Item::Token(_) => Hurry::Line,
-        _ => Hurry::Answer,
     }
 }
 

@@ -8,13 +8,10 @@
 //! ```text
 //!           calm            from 5,000           at 20,000 a second and more
 //!   gap     0               grows evenly to      5 ms from one tick to the next
-//!   hold    0               grows evenly to      40 ms for a client's first line to be written,
-//!                                                10 ms for an answer, and all lines before it
+//!   hold    0               grows evenly to      40 ms for a client's first item to be written
 //! ```
 
 use std::time::{Duration, Instant};
-
-use super::queue::Hurry;
 
 /// Fewer than so many frames a second, in and out: nothing waits.
 const CALM: f64 = 5_000.0;
@@ -23,10 +20,8 @@ const BUSY: f64 = 20_000.0;
 /// From the beginning of a tick to that of the next, at most: a message passes some five of them on
 /// its way to `replicated`.
 const GAP_MAX: Duration = Duration::from_millis(5);
-/// For a line to wait for others to the same client, at most.
+/// For an item to wait for others to the same client, at most.
 const HOLD_MAX: Duration = Duration::from_millis(40);
-/// The same for an answer: somebody waits for it, and it takes along what waits.
-const ANSWER_HOLD_MAX: Duration = Duration::from_millis(10);
 /// Frames are counted for so long.
 const WINDOW: Duration = Duration::from_millis(50);
 
@@ -67,12 +62,8 @@ impl Pace {
     }
 
     /// How long an item may wait for others to the same client.
-    pub(super) fn hold(&self, hurry: Hurry) -> Duration {
-        let most = match hurry {
-            Hurry::Line => HOLD_MAX,
-            Hurry::Answer => ANSWER_HOLD_MAX,
-        };
-        most.mul_f64(self.load)
+    pub(super) fn hold(&self) -> Duration {
+        HOLD_MAX.mul_f64(self.load)
     }
 }
 
@@ -87,7 +78,7 @@ mod tests {
             let mut pace = Pace::start(start);
             pace.add(rate / 20);
             pace.count(start + WINDOW);
-            (pace.gap(), pace.hold(Hurry::Line))
+            (pace.gap(), pace.hold())
         };
         assert_eq!(at(0), (Duration::ZERO, Duration::ZERO));
         assert_eq!(at(5_000), (Duration::ZERO, Duration::ZERO));
@@ -98,26 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_waits_less_than_a_line() {
-        let start = Instant::now();
-        let mut pace = Pace::start(start);
-        assert_eq!(pace.hold(Hurry::Answer), Duration::ZERO);
-        pace.add(50_000);
-        pace.count(start + WINDOW);
-        assert_eq!(pace.hold(Hurry::Answer), ANSWER_HOLD_MAX);
-        assert!(ANSWER_HOLD_MAX < pace.hold(Hurry::Line));
-    }
-
-    #[test]
     fn a_burst_is_forgotten_after_a_window() {
         let start = Instant::now();
         let mut pace = Pace::start(start);
         pace.add(5_000);
         pace.count(start + WINDOW);
-        assert_eq!(pace.hold(Hurry::Line), HOLD_MAX);
+        assert_eq!(pace.hold(), HOLD_MAX);
         pace.count(start + WINDOW + WINDOW / 2);
-        assert_eq!(pace.hold(Hurry::Line), HOLD_MAX, "half a window says nothing");
+        assert_eq!(pace.hold(), HOLD_MAX, "half a window says nothing");
         pace.count(start + 2 * WINDOW);
-        assert_eq!(pace.hold(Hurry::Line), Duration::ZERO);
+        assert_eq!(pace.hold(), Duration::ZERO);
     }
 }

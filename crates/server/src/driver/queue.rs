@@ -40,24 +40,13 @@ struct State {
     bytes: usize,
     /// Whether they are to be written, or may wait for company.
     go: bool,
-    /// How long the most hurried of those that wait may.
-    held: Option<Hurry>,
     end: End,
-}
-
-/// How long a frame may wait for company.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Hurry {
-    /// A line, which many are shown.
-    Line,
-    /// An answer, for which somebody waits.
-    Answer,
 }
 
 /// What has to be done about a frame that waits for company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// It is the first of its hurry: [`Queue::ring`] when it has waited long enough.
+    /// It is the first: [`Queue::ring`] when it has waited long enough.
     First,
     /// Nothing.
     Another,
@@ -85,7 +74,6 @@ impl State {
         let count = count.count();
         self.bytes -= bytes;
         self.go = count < self.frames.len();
-        self.held = None;
         self.frames.drain(..count).collect()
     }
 }
@@ -104,13 +92,12 @@ impl Queue {
     }
 
     /// Adds a frame that others may join before it is written, unless there is enough already.
-    pub(crate) fn hold(&self, frame: Frame, hurry: Hurry) -> Hold {
+    pub(crate) fn hold(&self, frame: Frame) -> Hold {
         let mut state = self.lock();
         if state.end == End::Finish {
             return Hold::Another;
         }
-        let first = !state.go && state.held < Some(hurry);
-        state.held = state.held.max(Some(hurry));
+        let first = state.frames.is_empty();
         state.bytes += frame.bytes.len();
         state.frames.push_back(frame);
         if state.bytes < HOLD_BYTES {
@@ -140,7 +127,6 @@ impl Queue {
         state.bytes = 0;
         // Nothing to be written is the writer's end.
         state.go = false;
-        state.held = None;
     }
 
     /// Ends the stream after what is queued.
@@ -250,60 +236,42 @@ mod tests {
     #[test]
     fn what_waits_for_company_is_written_in_order_when_it_is_rung_or_enough_or_something_must_go() {
         let queue = Queue::default();
-        assert_eq!(queue.hold(frame(1), Hurry::Line), Hold::First);
-        assert_eq!(queue.hold(frame(2), Hurry::Line), Hold::Another);
+        assert_eq!(queue.hold(frame(1)), Hold::First);
+        assert_eq!(queue.hold(frame(2)), Hold::Another);
         assert_eq!(ready(&queue), NOTHING);
         queue.ring();
         assert_eq!(ready(&queue), [1, 2]);
 
-        assert_eq!(queue.hold(frame(3), Hurry::Line), Hold::First, "who waited before is gone");
+        assert_eq!(queue.hold(frame(3)), Hold::First, "who waited before is gone");
         assert_eq!(ready(&queue), NOTHING);
         queue.push(frame(4));
         assert_eq!(ready(&queue), [3, 4]);
 
-        assert_eq!(queue.hold(frame(5), Hurry::Line), Hold::First);
-        queue.hold(frame(HOLD_BYTES - 6), Hurry::Line);
+        assert_eq!(queue.hold(frame(5)), Hold::First);
+        queue.hold(frame(HOLD_BYTES - 6));
         assert_eq!(ready(&queue), NOTHING);
-        queue.hold(frame(1), Hurry::Line);
+        queue.hold(frame(1));
         assert_eq!(ready(&queue), [5, HOLD_BYTES - 6, 1]);
 
-        queue.hold(frame(WRITE_BYTES - 1), Hurry::Line);
-        queue.hold(frame(2), Hurry::Line);
+        queue.hold(frame(WRITE_BYTES - 1));
+        queue.hold(frame(2));
         assert_eq!(ready(&queue), [WRITE_BYTES - 1]);
         assert_eq!(ready(&queue), [2], "what did not fit goes next, without a ring");
-        assert_eq!(queue.hold(frame(6), Hurry::Line), Hold::First);
-    }
-
-    #[test]
-    fn an_answer_among_lines_that_wait_is_rung_for_and_takes_them_along() {
-        let queue = Queue::default();
-        assert_eq!(queue.hold(frame(1), Hurry::Line), Hold::First);
-        assert_eq!(queue.hold(frame(2), Hurry::Answer), Hold::First, "it may wait less");
-        assert_eq!(queue.hold(frame(3), Hurry::Answer), Hold::Another);
-        assert_eq!(queue.hold(frame(4), Hurry::Line), Hold::Another);
-        queue.ring();
-        assert_eq!(ready(&queue), [1, 2, 3, 4]);
-        queue.ring(); // the line's own
-        assert_eq!(queue.hold(frame(5), Hurry::Line), Hold::First);
-        assert_eq!(ready(&queue), NOTHING);
+        assert_eq!(queue.hold(frame(6)), Hold::First);
     }
 
     #[test]
     fn a_ring_that_comes_late_says_nothing_of_what_is_held_next() {
         let queue = Queue::default();
-        queue.hold(frame(1), Hurry::Line);
+        queue.hold(frame(1));
         queue.push(frame(2));
         assert_eq!(ready(&queue), [1, 2]);
         queue.ring();
-        assert_eq!(queue.hold(frame(3), Hurry::Line), Hold::First);
+        assert_eq!(queue.hold(frame(3)), Hold::First);
         assert_eq!(ready(&queue), NOTHING);
         queue.clear();
         queue.ring();
         assert_eq!(ready(&queue), NOTHING);
-        assert_eq!(
-            queue.hold(frame(4), Hurry::Line),
-            Hold::First,
-            "what is cleared keeps nobody company"
-        );
+        assert_eq!(queue.hold(frame(4)), Hold::First, "what is cleared keeps nobody company");
     }
 }
