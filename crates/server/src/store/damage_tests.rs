@@ -274,3 +274,22 @@ fn a_damaged_note_of_the_newest_run_is_not_carried_along() {
     let begun = started(folder.path());
     assert!(!assert_honest(&begun, &written, "run"), "no event was damaged");
 }
+
+#[test]
+fn a_database_that_lacks_any_of_its_files_is_mended() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let whole = folder.path().join("db");
+    // The other keyspaces have the same files as the log's.
+    let others: Vec<PathBuf> = (2..=6).map(|nth| whole.join(format!("keyspaces/{nth}"))).collect();
+    let once = |file: &PathBuf| !others.iter().any(|other| file.starts_with(other));
+    for file in files(&whole).into_iter().filter(once) {
+        let name = file.strip_prefix(&whole).unwrap();
+        let struck = TempDir::new_in(folder.path()).unwrap();
+        copy(&whole, &struck.path().join("db"));
+        fs::copy(folder.path().join("db.high"), struck.path().join("db.high")).unwrap();
+        fs::remove_file(struck.path().join("db").join(name)).unwrap();
+        let begun = started(struck.path());
+        assert_honest(&begun, &written, &format!("without {}", name.display()));
+    }
+}
