@@ -8,7 +8,7 @@ use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::rows::{FORMAT, tag};
-use super::contents;
+use super::{contents, journal, version};
 
 /// Cached blocks. Little, since the kernel caches the files too.
 const CACHE_BYTES: u64 = 8 * MIB;
@@ -47,6 +47,8 @@ impl Tables {
     /// Opens the database in that folder, or makes one.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         contents::check(folder)?;
+        version::check(folder)?;
+        journal::cut(folder).map_err(|error| StoreError::Io(error.to_string()))?;
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
