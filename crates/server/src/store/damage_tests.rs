@@ -355,3 +355,25 @@ fn a_journal_is_cut_before_a_row_that_announces_more_than_a_row_can_be() {
     let held: u64 = begun.loaded.logs.iter().map(|log| log.upto).sum();
     assert_eq!(held, 200, "the batches before it are there");
 }
+
+#[test]
+fn rows_of_logs_with_keys_of_a_wrong_length_neither_hold_up_a_mend_nor_hide_a_log() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let db = folder.path().join("db");
+    {
+        let tables = super::tables::Tables::open(&db).unwrap();
+        let behind = [&super::rows::event_key(log(0), u64::MAX)[..], &[1]].concat();
+        for key in [vec![0], behind] {
+            tables.log.insert(key, b"x").unwrap();
+        }
+        // Only the rows themselves say which logs there are.
+        for n in 0..LOGS {
+            tables.meta.remove(super::rows::log_key(log(n))).unwrap();
+        }
+        tables.db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    note_damage(&db, "a test").unwrap();
+    let begun = started(folder.path());
+    assert!(!assert_honest(&begun, &written, "long keys"), "no event was damaged");
+}
