@@ -10,6 +10,7 @@ mod database;
 mod decode;
 mod files;
 mod input;
+pub mod kinds;
 pub mod memory;
 mod replica;
 mod rows;
