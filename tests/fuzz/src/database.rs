@@ -1,7 +1,9 @@
 //! A database in a folder, with arbitrary rows in it or arbitrary bytes in its files: a start finds
 //! it sound or damaged, and what is damaged is mended.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
@@ -12,7 +14,7 @@ use chatty_core::scrub;
 use chatty_core::store::{Batch, Entry, Query, Reader as _, Rows, Store as _, StoreError};
 use chatty_core::time::{Hlc, Key};
 use chatty_core::vector::Vector;
-use chatty_server::store::{Begun, FjallStore, begin, note_damage};
+use chatty_server::store::{Begun, Table, begin, note_damage};
 use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use tempfile::TempDir;
 
@@ -21,6 +23,8 @@ use crate::rows::next_row;
 
 const LOG: Log = Log::of(Origin::new(5));
 const EVENTS: u64 = 40;
+/// Of a journal, until the database is opened again.
+const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A panic in the project's own code, though somebody caught it.
 static OWN_PANIC: Mutex<Option<String>> = Mutex::new(None);
@@ -75,37 +79,81 @@ fn written() -> Vec<Entry> {
         .collect()
 }
 
-/// A sound database, made once; copied for each run.
-fn template() -> &'static Path {
-    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
-    let made = || {
+/// A file of a sound database. Its end of nothing but zeros is not kept: a journal takes 64 MiB from
+/// the beginning on, and to copy those would be most of a run.
+struct Kept {
+    /// In the database's folder.
+    path: PathBuf,
+    bytes: Vec<u8>,
+    length: u64,
+}
+
+impl Kept {
+    fn of(folder: &Path, file: &Path) -> Self {
+        let mut bytes = fs::read(file).expect("a file");
+        let is_journal = file.extension().is_some_and(|extension| extension == "jnl");
+        let length = if is_journal { JOURNAL_BYTES } else { bytes.len() as u64 };
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        bytes.truncate(end);
+        let path = file.strip_prefix(folder).expect("a file of the folder").to_owned();
+        Self { path, bytes, length }
+    }
+
+    /// Writes it as it was.
+    fn put(&self, folder: &Path) -> PathBuf {
+        let path = folder.join(&self.path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let mut file = File::create(&path).expect("a file");
+        file.write_all(&self.bytes).expect("written");
+        file.set_len(self.length).expect("its length");
+        path
+    }
+}
+
+/// The files of a sound database, which is made once: the first half of it in tables, the rest in the
+/// journal.
+fn template() -> &'static [Kept] {
+    static TEMPLATE: OnceLock<Vec<Kept>> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
         let folder = TempDir::new_in(place()).expect("a folder");
-        let mut store = FjallStore::open(&folder.path().join("db")).expect("a database");
-        for entries in written().chunks(8) {
-            let batch = Batch { entries: entries.to_vec(), ..Batch::default() };
-            store.commit(&batch).expect("a commit");
-        }
-        folder
-    };
-    TEMPLATE.get_or_init(made).path()
+        let db = folder.path().join("db");
+        let all = written();
+        let (tables, journal) = all.split_at(all.len() / 2);
+        put(&db, tables);
+        flush(&db);
+        put(&db, journal);
+        let files = files_in(folder.path());
+        files.iter().map(|file| Kept::of(folder.path(), file)).collect()
+    })
+}
+
+/// Writes events as a server does.
+fn put(db: &Path, events: &[Entry]) {
+    let mut store = begin(db, Origin::new(99)).expect("a database").store;
+    for entries in events.chunks(8) {
+        let batch = Batch { entries: entries.to_vec(), ..Batch::default() };
+        store.commit(&batch).expect("a commit");
+    }
+}
+
+/// Writes what is in the journal to tables.
+fn flush(db: &Path) {
+    let database = Database::builder(db).worker_threads(1).open().expect("a database");
+    for table in Table::ALL {
+        let table = database.keyspace(table.name(), KeyspaceCreateOptions::default);
+        table.expect("a table").rotate_memtable_and_wait().expect("flushed");
+    }
+}
+
+/// A sound database in a folder; its files.
+fn put_sound(folder: &Path) -> Vec<PathBuf> {
+    template().iter().map(|file| file.put(folder)).collect()
 }
 
 /// In memory where that is possible.
 fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder").flatten() {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
 }
 
 fn files_in(folder: &Path) -> Vec<PathBuf> {
@@ -125,7 +173,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
 pub(crate) fn rows(bytes: &[u8]) {
     watch_panics();
     let folder = TempDir::new_in(place()).expect("a folder");
-    copy(template(), folder.path());
+    put_sound(folder.path());
     let db = folder.path().join("db");
     {
         let database = Database::builder(&db).worker_threads(1).open().expect("a database");
@@ -147,31 +195,34 @@ pub(crate) fn rows(bytes: &[u8]) {
 pub(crate) fn files(bytes: &[u8]) {
     watch_panics();
     let folder = TempDir::new_in(place()).expect("a folder");
-    copy(template(), folder.path());
-    let all = files_in(folder.path());
+    let all = put_sound(folder.path());
     let mut input = Input::new(bytes);
     while !input.is_empty() {
-        let file = input.one(&all);
-        let mut content = fs::read(&file).unwrap_or_default();
-        // Journals are mostly empty: near the beginning, or anywhere.
-        let at = u32::from_be_bytes([0, input.byte(), input.byte(), input.byte()]) as usize;
-        let at = if at.is_multiple_of(2) { at / 2 % 16_384 } else { at };
-        match input.byte() % 4 {
-            0 => content.truncate(at),
-            1 => {
-                let _ = fs::remove_file(&file);
-                continue;
-            }
-            _ => {
-                let piece = input.piece();
-                let at = at % content.len().max(1);
-                let end = (at + piece.len()).min(content.len());
-                content[at..end].copy_from_slice(&piece[..end - at]);
-            }
-        }
-        fs::write(&file, content).expect("written");
+        damage(&input.one(&all), &mut input);
     }
     judge(&folder.path().join("db"));
+}
+
+/// Cuts a file short, removes it, or writes a piece over some of it.
+fn damage(path: &Path, input: &mut Input<'_>) {
+    // Journals are mostly empty: near the beginning, or anywhere.
+    let at = u64::from(u32::from_be_bytes([0, input.byte(), input.byte(), input.byte()]));
+    let at = if at.is_multiple_of(2) { at / 2 % 16_384 } else { at };
+    let how = input.byte() % 4;
+    if how == 1 {
+        let _ = fs::remove_file(path);
+        return;
+    }
+    let file = File::options().create(true).truncate(false).write(true).open(path).expect("a file");
+    let length = file.metadata().expect("its length").len();
+    if how == 0 {
+        file.set_len(length.min(at)).expect("cut");
+    } else {
+        let at = at % length.max(1);
+        let room = usize::try_from(length - at).unwrap_or(usize::MAX);
+        let piece = input.piece();
+        file.write_all_at(&piece[..piece.len().min(room)], at).expect("written");
+    }
 }
 
 /// Starts as a server does, looks at everything, mends what is found; after that nothing is wrong,
@@ -180,12 +231,15 @@ fn judge(db: &Path) {
     for _ in 0..3 {
         let begun = match begin(db, Origin::new(100)) {
             Ok(begun) => begun,
-            // Of another version, or a database that must not be used: said, and left alone.
-            Err(StoreError::Unusable(_) | StoreError::Io(_)) => {
+            // Of another version: said, and left alone.
+            Err(StoreError::Unusable(_)) => {
                 assert_no_own_panic();
                 return;
             }
-            Err(StoreError::Corrupt(why)) => panic!("a start does not mend: {why}"),
+            // The disk below takes and gives everything.
+            Err(StoreError::Corrupt(why) | StoreError::Io(why)) => {
+                panic!("a start does not mend: {why}")
+            }
         };
         let found = look_at(&begun);
         assert_no_own_panic();

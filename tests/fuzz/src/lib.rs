@@ -10,6 +10,7 @@ mod database;
 mod decode;
 mod files;
 mod input;
+pub mod kinds;
 pub mod memory;
 mod replica;
 mod rows;
@@ -53,8 +54,8 @@ targets! {
     "client_files" files::client_files, 16 MiB: "cluster files, accounts, outboxes";
     "backup" files::backup, 16 MiB: "backups";
     "rows" rows::run, 32 MiB: "rows of a database, and a replica that begins with what they say";
-    "database" database::rows, 256 MiB: "a database with some arbitrary rows: begun, read, verified";
-    "database_files" database::files, 256 MiB: "a database with some arbitrary bytes in its files";
+    "database" database::rows, 64 MiB: "a database with some arbitrary rows: begun, read, verified";
+    "database_files" database::files, 64 MiB: "a database with some arbitrary bytes in its files";
     "client" client::run, 32 MiB: "a client whose servers say anything";
     "replica" replica::run, 64 MiB: "a replica among servers and clients that say anything";
 }

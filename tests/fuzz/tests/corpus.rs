@@ -1,8 +1,9 @@
 //! What the fuzzer found interesting, tried without it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use chatty_fuzz::TARGETS;
+use chatty_fuzz::{TARGETS, kinds};
 
 /// Bytes of all corpora together, at most: they are tried in every run of the tests.
 const CORPORA_BYTES_MAX: u64 = 300 * 1024;
@@ -67,4 +68,40 @@ fn every_target_has_a_corpus_and_all_together_are_small() {
     let bytes = |file: PathBuf| file.metadata().unwrap().len();
     let all: u64 = names.iter().flat_map(|name| inputs(name)).map(bytes).sum();
     assert!(all <= CORPORA_BYTES_MAX, "{all} bytes");
+}
+
+/// The inputs of kinds that a target's corpus holds, by the names of their files.
+fn kept_kinds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let name = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().into_owned();
+    let all = inputs(target).into_iter().map(|file| (name(&file), std::fs::read(&file).unwrap()));
+    all.filter(|(name, _)| kinds::is_name(name)).collect()
+}
+
+#[test]
+fn the_corpora_hold_every_kind_of_value_that_there_is() {
+    for target in kinds::TARGETS {
+        let kept = kept_kinds(target);
+        let present: BTreeSet<String> =
+            kept.iter().flat_map(|(_, bytes)| kinds::of(target, bytes)).collect();
+        assert_eq!(present, kinds::known(target), "kinds in the corpus of {target}");
+    }
+}
+
+#[test]
+fn the_kinds_in_the_corpora_are_as_the_project_writes_them() {
+    for target in kinds::TARGETS {
+        let mut written: Vec<(String, Vec<u8>)> =
+            kinds::values(target).into_iter().map(|kind| (kind.name, kind.bytes)).collect();
+        written.sort();
+        let names = |kinds: &[(String, Vec<u8>)]| -> Vec<String> {
+            kinds.iter().map(|(name, _)| name.clone()).collect()
+        };
+        let kept = kept_kinds(target);
+        let again = "cargo run -p chatty-fuzz --example kinds writes them";
+        assert_eq!(names(&kept), names(&written), "{target}: {again}");
+        for (kept, written) in kept.iter().zip(&written) {
+            assert!(!kinds::of(target, &kept.1).is_empty(), "{target}/{} is nothing", kept.0);
+            assert_eq!(kept, written, "{target}: {again}");
+        }
+    }
 }

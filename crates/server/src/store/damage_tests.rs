@@ -274,3 +274,106 @@ fn a_damaged_note_of_the_newest_run_is_not_carried_along() {
     let begun = started(folder.path());
     assert!(!assert_honest(&begun, &written, "run"), "no event was damaged");
 }
+
+#[test]
+fn a_database_that_lacks_any_of_its_files_is_mended() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let whole = folder.path().join("db");
+    // The other keyspaces have the same files as the log's.
+    let others: Vec<PathBuf> = (2..=6).map(|nth| whole.join(format!("keyspaces/{nth}"))).collect();
+    let once = |file: &PathBuf| !others.iter().any(|other| file.starts_with(other));
+    for file in files(&whole).into_iter().filter(once) {
+        let name = file.strip_prefix(&whole).unwrap();
+        let struck = TempDir::new_in(folder.path()).unwrap();
+        copy(&whole, &struck.path().join("db"));
+        fs::copy(folder.path().join("db.high"), struck.path().join("db.high")).unwrap();
+        fs::remove_file(struck.path().join("db").join(name)).unwrap();
+        let begun = started(struck.path());
+        assert_honest(&begun, &written, &format!("without {}", name.display()));
+    }
+}
+
+/// Changes the last byte of a part of every version of a keyspace; how many were changed.
+fn change_versions(keyspace: &Path, part: &[u8], to: u8) -> usize {
+    let mut changed = 0;
+    for path in files(keyspace) {
+        let mut content = fs::read(&path).unwrap();
+        // Its name in the table of contents follows its place, its length and that of the name.
+        let name = content.windows(part.len()).rposition(|bytes| bytes == part);
+        let Some(entry) = name.and_then(|name| name.checked_sub(18)) else { continue };
+        let number = |at: usize| u64::from_le_bytes(content[at..at + 8].try_into().unwrap());
+        let end = (number(entry) + number(entry + 8)) as usize;
+        content[end - 1] = to;
+        fs::write(&path, content).unwrap();
+        changed += 1;
+    }
+    changed
+}
+
+#[test]
+fn a_version_that_is_not_as_it_was_written_is_damage_and_not_the_end_of_the_process() {
+    // Some two thousand million of what there are none of, and what the database takes for granted.
+    for (part, to) in
+        [(&b"blob_files"[..], 0x7f), (b"blob_gc_stats", 0x7f), (b"filter_hash_type", 1)]
+    {
+        let folder = TempDir::new().unwrap();
+        let written = filled(folder.path(), 300);
+        let changed = change_versions(&folder.path().join("db/keyspaces/1"), part, to);
+        assert_eq!(changed, 1, "the database's files look otherwise");
+        let begun = started(folder.path());
+        assert!(assert_honest(&begun, &written, "a version"), "nothing of it could be opened");
+    }
+}
+
+#[test]
+fn a_journal_is_cut_before_a_row_that_announces_more_than_a_row_can_be() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let db = folder.path().join("db");
+    let path = db.join("0.jnl");
+    let sound = fs::read(&path).unwrap();
+    super::journal::cut(&db).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), sound, "a sound one is left alone");
+
+    // The first row of the last batch: behind the end of the one before and its own beginning.
+    let ends = |bytes: &[u8]| bytes == b"FJL\x03";
+    let last = sound.windows(4).rposition(ends).unwrap();
+    let row = sound[..last].windows(4).rposition(ends).unwrap() + 4 + 13;
+    assert_eq!(sound[row], 2, "the database's journal looks otherwise");
+    // 2 GiB of a packed value once it is unpacked, or of a value here.
+    for (compression, length) in [(1, row + 16), (0, row + 20)] {
+        let mut content = sound.clone();
+        content[row + 2] = compression;
+        content[length] = 0x7f;
+        fs::write(&path, &content).unwrap();
+        super::journal::cut(&db).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), sound[..row]);
+    }
+    let begun = started(folder.path());
+    assert!(assert_honest(&begun, &written, "a journal"), "a batch is gone");
+    let held: u64 = begun.loaded.logs.iter().map(|log| log.upto).sum();
+    assert_eq!(held, 200, "the batches before it are there");
+}
+
+#[test]
+fn rows_of_logs_with_keys_of_a_wrong_length_neither_hold_up_a_mend_nor_hide_a_log() {
+    let folder = TempDir::new().unwrap();
+    let written = filled(folder.path(), 300);
+    let db = folder.path().join("db");
+    {
+        let tables = super::tables::Tables::open(&db).unwrap();
+        let behind = [&super::rows::event_key(log(0), u64::MAX)[..], &[1]].concat();
+        for key in [vec![0], behind] {
+            tables.log.insert(key, b"x").unwrap();
+        }
+        // Only the rows themselves say which logs there are.
+        for n in 0..LOGS {
+            tables.meta.remove(super::rows::log_key(log(n))).unwrap();
+        }
+        tables.db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    note_damage(&db, "a test").unwrap();
+    let begun = started(folder.path());
+    assert!(!assert_honest(&begun, &written, "long keys"), "no event was damaged");
+}

@@ -127,14 +127,17 @@ fn logs(tables: &Tables) -> BTreeSet<Log> {
         Some(read_log(&key, &value)?.log)
     });
     let mut logs: BTreeSet<Log> = heads.collect();
-    // Rows of `meta` may be what is damaged: one look at the beginning of each log.
+    // Rows of `meta` may be what is damaged: one look at the beginning of each log. A key of another
+    // length than ours is stepped over by itself, wherever it sorts.
     let mut from = Vec::new();
     while let Some(row) = snapshot.range(&tables.log, from..).next()
         && let Ok(key) = row.key()
-        && let Some(log) = log_of_event_key(&key)
     {
-        logs.insert(log);
-        from = event_key(log, u64::MAX).to_vec();
+        from = key.to_vec();
+        if let Some(log) = log_of_event_key(&key) {
+            logs.insert(log);
+            from = from.max(event_key(log, u64::MAX).to_vec());
+        }
         from.push(0);
     }
     logs

@@ -9,14 +9,17 @@
 //! - `high.rs`: beside the database, how much of it was durable
 //! - `mend.rs`: cutting damage out
 //! - `begin.rs`: a run's first look, mended if need be
+//! - `contents.rs`, `journal.rs`, `version.rs`: damage over which the database would end the process
 
 mod begin;
 mod contents;
 mod high;
+mod journal;
 mod mend;
 mod row;
 mod rows;
 mod tables;
+mod version;
 mod view;
 mod writes;
 

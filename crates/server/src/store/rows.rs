@@ -120,7 +120,7 @@ pub(super) fn read_identity(key: &[u8]) -> Result<Identity, StoreError> {
     let mid = Mid::from_bytes(cursor.array().ok_or_else(bad)?);
     let account = AccountId::from_bytes(cursor.array().ok_or_else(bad)?);
     let room = RoomId::from_bytes(cursor.array().ok_or_else(bad)?);
-    Ok(Identity { room, account, mid })
+    cursor.0.is_empty().then_some(Identity { room, account, mid }).ok_or_else(bad)
 }
 
 /// `reg`: any bytes that differ for different registers.
@@ -159,12 +159,13 @@ pub(super) fn log_value(held: &LoadedLog) -> [u8; 24] {
 
 pub(super) fn read_log(key: &[u8], value: &[u8]) -> Option<LoadedLog> {
     let (mut key, mut value) = (Cursor(key.get(1..)?), Cursor(value));
-    Some(LoadedLog {
+    let held = LoadedLog {
         log: key.log()?,
         upto: value.upto()?,
         chain: value.u64()?,
         hlc: Hlc::from_bits(value.u64()?),
-    })
+    };
+    key.0.is_empty().then_some(held)
 }
 
 pub(super) fn disk_prefix(server: ServerId) -> Vec<u8> {
@@ -181,7 +182,8 @@ pub(super) fn disk_key(server: ServerId, log: Log) -> Vec<u8> {
 
 pub(super) fn read_disk(key: &[u8], value: &[u8]) -> Option<(ServerId, Log, u64)> {
     let mut key = Cursor(key.get(1..)?);
-    Some((ServerId::from_bytes(key.array()?), key.log()?, Cursor(value).upto()?))
+    let held = (ServerId::from_bytes(key.array()?), key.log()?, Cursor(value).upto()?);
+    key.0.is_empty().then_some(held)
 }
 
 pub(super) fn slot_key(slot: &Slot) -> Vec<u8> {
@@ -271,6 +273,23 @@ mod tests {
             origin: Origin::new(origin),
             seq,
         })
+    }
+
+    #[test]
+    fn a_key_that_goes_on_is_none() {
+        let log = Log::of(Origin::new(1));
+        let identity =
+            Identity { room: RoomId::new(1), account: AccountId::new(2), mid: Mid::at(3, 4) };
+        let longer = |key: &[u8]| [key, &[0]].concat();
+        let key = identity_key(&identity);
+        assert_eq!(read_identity(&key), Ok(identity));
+        assert!(read_identity(&longer(&key)).is_err());
+        let (key, value) = (log_key(log), [0; 24]);
+        assert!(read_log(&key, &value).is_some());
+        assert!(read_log(&longer(&key), &value).is_none());
+        let key = disk_key(ServerId::new(1), log);
+        assert!(read_disk(&key, &value).is_some());
+        assert!(read_disk(&longer(&key), &value).is_none());
     }
 
     proptest! {

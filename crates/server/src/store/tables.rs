@@ -7,8 +7,8 @@ use chatty_core::store::StoreError;
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use super::contents;
 use super::rows::{FORMAT, tag};
+use super::{contents, journal, version};
 
 /// Cached blocks. Little, since the kernel caches the files too.
 const CACHE_BYTES: u64 = 8 * MIB;
@@ -47,6 +47,8 @@ impl Tables {
     /// Opens the database in that folder, or makes one.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         contents::check(folder)?;
+        version::check(folder)?;
+        journal::cut(folder).map_err(|error| StoreError::Io(error.to_string()))?;
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -91,10 +93,13 @@ impl Tables {
 pub(super) fn store_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            use std::io::ErrorKind::{
+                AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof,
+            };
             match error.kind() {
-                // A file that another one names is gone or cut short.
-                NotFound | UnexpectedEof | InvalidData | InvalidInput => {
+                // A file that another one names is gone or cut short; or the one that says that
+                // there is a database is gone, and a new one is begun where the old one lies.
+                NotFound | UnexpectedEof | InvalidData | InvalidInput | AlreadyExists => {
                     StoreError::Corrupt(error.to_string())
                 }
                 _ => StoreError::Io(error.to_string()),
