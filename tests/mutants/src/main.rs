@@ -25,6 +25,10 @@ use list::Mutant;
 use results::{Outcome, Results, Verdict};
 use woven::{Copy, Program, Refused};
 
+/// Who has met a mutant that lives.
+const BY_TESTS: &str = "tests";
+const BY_ALL: &str = "tests and simulator";
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// The core's own tests.
@@ -66,6 +70,26 @@ struct Cli {
     root: PathBuf,
 }
 
+impl Cli {
+    /// Whether a mutant is to be tried, by what is kept of it.
+    fn wants(&self, kept: Option<&Outcome>, is_explained: bool) -> bool {
+        match (kept, self.stage) {
+            // The simulator is for what the tests have met: its silence alone is no verdict.
+            (None, stage) => stage != Some(Stage::Simulator),
+            (Some(kept), Some(Stage::Simulator)) => match kept.verdict {
+                Verdict::Missed => kept.by == BY_TESTS || self.missed || self.again,
+                Verdict::Caught | Verdict::Timeout => self.again && kept.is_of_simulator(),
+                Verdict::Unviable => false,
+            },
+            (Some(kept), stage) => {
+                let is_missed = kept.verdict == Verdict::Missed;
+                let is_done = stage == Some(Stage::Tests) && is_explained;
+                self.again || self.missed && is_missed && !is_done
+            }
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,15 +118,9 @@ fn run(cli: &Cli) -> Result<(), String> {
             .iter()
             .filter(|m| cli.file.is_empty() || cli.file.iter().any(|f| m.file.contains(f)))
             .filter(|mutant| mutant.id % n == k)
-            .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
-                None => true,
-                Some(Verdict::Missed) => {
-                    let explained = cli.stage == Some(Stage::Tests) && explained.has(mutant);
-                    cli.again || cli.missed && !explained
-                }
-                Some(_) => cli.again,
-            })
+            .filter(|mutant| cli.wants(results.of(mutant), explained.has(mutant)))
             .collect();
+        results.tidy(&mutants)?;
         let mut session = Session {
             root: &root,
             mutants: &mutants,
@@ -149,6 +167,18 @@ impl Session<'_> {
     }
 
     fn run(&mut self, wanted: &[&Mutant], stage: Option<Stage>) -> Result<(), String> {
+        let left = match stage {
+            Some(Stage::Simulator) => wanted.to_vec(),
+            Some(Stage::Tests) | None => self.test(wanted)?,
+        };
+        if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
+            self.simulate(&left)?;
+        }
+        Ok(())
+    }
+
+    /// Tries mutants with the core's tests; what is woven and lives is left.
+    fn test<'m>(&mut self, wanted: &[&'m Mutant]) -> Result<Vec<&'m Mutant>, String> {
         let (copy, program, refused) = self.weave(Program::Tests)?;
         for (id, why) in &refused {
             let Some(mutant) = self.mutants.iter().find(|mutant| mutant.id == *id) else {
@@ -158,8 +188,7 @@ impl Session<'_> {
                 self.keep(mutant, Verdict::Unviable, &format!("{} {}", why.code, why.message))?;
             }
         }
-        let scratch = self.root.join("target/mutants");
-        let tests = Tests::new(program, &scratch)?;
+        let tests = Tests::new(program, &self.scratch())?;
         println!("{} tests, {} mutants to try", tests.len(), wanted.len());
         let woven = copy.woven();
         let viable = |m: &&&Mutant| {
@@ -168,23 +197,31 @@ impl Session<'_> {
         let wanted: Vec<&Mutant> = wanted.iter().filter(viable).copied().collect();
         let (inside, alone): (Vec<&Mutant>, Vec<&Mutant>) =
             wanted.into_iter().partition(|mutant| woven.contains(&mutant.id));
-        if stage != Some(Stage::Simulator) {
-            self.begin();
-        }
-        let left = match stage {
-            Some(Stage::Simulator) => inside,
-            _ => self.try_all(&inside, "tests", |id| tests.check(id))?,
-        };
-        if stage != Some(Stage::Simulator) {
-            self.alone(&copy, &tests, &alone)?;
-        }
-        if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
-            let (_, program, _) = self.weave(Program::Simulator)?;
-            let simulator = Simulator::new(program, &scratch)?;
-            self.begin();
-            self.try_all(&left, "tests and simulator", |id| simulator.check(id))?;
-        }
+        self.begin();
+        let left = self.try_all(&inside, BY_TESTS, |id| tests.check(id))?;
+        self.alone(&copy, &tests, &alone)?;
+        Ok(left)
+    }
+
+    /// Tries mutants with seeds of the simulator.
+    fn simulate(&mut self, wanted: &[&Mutant]) -> Result<(), String> {
+        let (copy, program, _) = self.weave(Program::Simulator)?;
+        let simulator = Simulator::new(program, &self.scratch())?;
+        let woven = copy.woven();
+        let inside: Vec<&Mutant> =
+            wanted.iter().filter(|mutant| woven.contains(&mutant.id)).copied().collect();
+        println!(
+            "{} mutants to try, and {} that are in no build of the simulator",
+            inside.len(),
+            wanted.len() - inside.len()
+        );
+        self.begin();
+        self.try_all(&inside, BY_ALL, |id| simulator.check(id))?;
         Ok(())
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.root.join("target/mutants")
     }
 
     /// Holds a check against mutants, some at once; what it does not catch is left.
@@ -288,7 +325,7 @@ impl Session<'_> {
             match copy.build(Program::Tests) {
                 Ok(Ok(program)) => {
                     let said = tests.check_single(&program)?;
-                    self.judge(mutant, said, "tests")?;
+                    self.judge(mutant, said, BY_TESTS)?;
                 }
                 Ok(Err(_)) | Err(_) => {
                     let said = Outcome { verdict: Verdict::Unviable, by: "compiler".into() };
@@ -313,12 +350,8 @@ fn print_totals(mutants: &[Mutant], results: &Results) {
     let mut all = [0; 6];
     for mutant in mutants {
         let column = match results.of(mutant) {
-            Some(Outcome { verdict: Verdict::Caught, by }) => {
-                if by.starts_with("simulator") {
-                    1
-                } else {
-                    0
-                }
+            Some(outcome @ Outcome { verdict: Verdict::Caught, .. }) => {
+                usize::from(outcome.is_of_simulator())
             }
             Some(Outcome { verdict: Verdict::Timeout, .. }) => 2,
             Some(Outcome { verdict: Verdict::Unviable, .. }) => 3,
