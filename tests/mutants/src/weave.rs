@@ -1,8 +1,8 @@
 //! All mutants of a file in one text, each asleep until its number is called.
 //!
 //! `a + b` becomes `(if crate::woven::on(7) { a - b } else { a + b })`, a function that may return
-//! at once begins with `if crate::woven::on(8) { return … }`, an arm that may be gone gets a guard.
-//! One build then serves every mutant. What cannot be woven (constants, and what the compiler
+//! at once begins with `if crate::woven::on(8) { return … }` (what is `impl Iterator` is boxed), an arm
+//! that may be gone gets a guard. One build then serves every mutant. What cannot be woven (constants, and what the compiler
 //! refuses) is left to a build of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ struct Edit {
     before: String,
     /// Where mutants' code stands in `before`.
     places: Vec<(Range<usize>, u32)>,
-    after: &'static str,
+    after: String,
     /// Whether the part itself is left out.
     cut: bool,
 }
@@ -168,7 +168,7 @@ pub fn replace(
         range: mutant.range.clone(),
         before: mutant.replacement.clone(),
         places: Vec::new(),
-        after: "",
+        after: String::new(),
         cut: true,
     });
     Ok(render(source, weaver.edits).text)
@@ -214,7 +214,7 @@ impl<'a> Weaver<'a> {
             before += " } else ";
         }
         before += "{ ";
-        self.edits.push(Edit { range, before, places, after: " })", cut: false });
+        self.edits.push(Edit { range, before, places, after: " })".into(), cut: false });
     }
 
     fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
@@ -225,27 +225,15 @@ impl<'a> Weaver<'a> {
                 range: self.range(constness.span()),
                 before: String::new(),
                 places: Vec::new(),
-                after: "",
+                after: String::new(),
                 cut: true,
             });
         }
         if kept {
             self.fixed += 1;
         }
-        if let Some(first) = block.stmts.first() {
-            let at = self.range(first.span()).start;
-            let (mut before, mut places) = (String::new(), Vec::new());
-            for mutant in self.mutants(at, Genre::FnValue) {
-                if mutant.returns.contains("impl ") {
-                    continue; // all that it returns must be of one type
-                }
-                before += &format!("if crate::woven::on({}) {{ return ", mutant.id);
-                let start = before.len();
-                before += &mutant.replacement;
-                places.push((start..before.len(), mutant.id));
-                before += "; } ";
-            }
-            self.edits.push(Edit { range: at..at, before, places, after: "", cut: false });
+        if let (Some(first), Some(last)) = (block.stmts.first(), block.stmts.last()) {
+            self.returns(self.range(first.span()).start..self.range(last.span()).end);
         }
         self.visit_block(block);
         if kept {
@@ -253,11 +241,50 @@ impl<'a> Weaver<'a> {
         }
     }
 
+    /// A function of this body may return at once.
+    fn returns(&mut self, body: Range<usize>) {
+        let (mut before, mut places, mut boxed) = (String::new(), Vec::new(), None);
+        for mutant in self.mutants(body.start, Genre::FnValue) {
+            let iterator = boxed_iterator(&mutant.returns)
+                .filter(|_| !self.source[body.clone()].contains("return"));
+            if mutant.returns.contains("impl ") && iterator.is_none() {
+                continue; // all that it returns must be of one type
+            }
+            before += &format!("if crate::woven::on({}) {{ return ", mutant.id);
+            let start = before.len();
+            match &iterator {
+                Some(of) => before += &format!("Box::new({}) as {of}", mutant.replacement),
+                None => before += &mutant.replacement,
+            }
+            places.push((start..before.len(), mutant.id));
+            before += "; } ";
+            boxed = boxed.or(iterator);
+        }
+        let edit = match boxed {
+            Some(of) => {
+                before += "Box::new({ ";
+                Edit { range: body, before, places, after: format!(" }}) as {of}"), cut: false }
+            }
+            None => {
+                let range = body.start..body.start;
+                Edit { range, before, places, after: String::new(), cut: false }
+            }
+        };
+        self.edits.push(edit);
+    }
+
     fn constant(&mut self, expression: &syn::Expr) {
         self.fixed += 1;
         self.visit_expr(expression);
         self.fixed -= 1;
     }
+}
+
+/// What iterators of several types are boxed as to become one, where that is returned as `impl`.
+pub fn boxed_iterator(returns: &str) -> Option<String> {
+    let of = returns.trim_start_matches("->").trim_start().strip_prefix("impl ")?;
+    let lifetime = if of.ends_with("'_") { "" } else { " + '_" };
+    of.starts_with("Iterator<").then(|| format!("Box<dyn {of}{lifetime}>"))
 }
 
 /// Whether an expression is a condition that binds names, which no parenthesis may enclose.
@@ -295,11 +322,11 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
         for mutant in self.mutants(pattern.start, Genre::MatchArm) {
             let (range, before, after) = match &guard {
                 Some(guard) => {
-                    (guard.clone(), format!("!crate::woven::on({}) && (", mutant.id), ")")
+                    (guard.clone(), format!("!crate::woven::on({}) && (", mutant.id), ")".into())
                 }
                 None => {
                     let end = pattern.end..pattern.end;
-                    (end, format!(" if !crate::woven::on({})", mutant.id), "")
+                    (end, format!(" if !crate::woven::on({})", mutant.id), String::new())
                 }
             };
             let places = vec![(0..before.len(), mutant.id)];
@@ -365,7 +392,7 @@ fn render(source: &str, edits: Vec<Edit>) -> Woven {
         if edit.cut {
             at = edit.range.end;
         } else if edit.range.is_empty() {
-            woven.text += edit.after;
+            woven.text += &edit.after;
         } else {
             open.push(edit);
         }
@@ -380,6 +407,6 @@ fn close(source: &str, woven: &mut Woven, open: &mut Vec<&Edit>, at: &mut usize,
     while let Some(edit) = open.pop_if(|edit| edit.range.end <= until) {
         woven.text += &source[*at..edit.range.end];
         *at = edit.range.end;
-        woven.text += edit.after;
+        woven.text += &edit.after;
     }
 }
