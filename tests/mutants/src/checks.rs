@@ -161,6 +161,9 @@ impl Simulator {
             let command = Self::seeds(&program, *first, *seeds);
             reached.extend(reach(command, &scratch.join("reached"))?);
         }
+        if reached.is_empty() {
+            return Err("the simulator meets no mutant: it is built of another core".into());
+        }
         Ok(Self { program, reach: reached })
     }
 
