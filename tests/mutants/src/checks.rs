@@ -176,12 +176,17 @@ impl Simulator {
         command
     }
 
+    /// Whether any seed reaches it.
+    pub fn meets(&self, id: u32) -> bool {
+        self.reach.contains(&id)
+    }
+
     /// What the seeds say of a mutant; `None` if all pass.
     ///
     /// # Errors
     /// They cannot be started.
     pub fn check(&self, id: u32) -> Result<Option<Outcome>, String> {
-        if !self.reach.contains(&id) {
+        if !self.meets(id) {
             return Ok(None);
         }
         for (first, seeds) in SEEDS {

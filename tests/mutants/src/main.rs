@@ -56,6 +56,9 @@ struct Cli {
     /// Only these checks.
     #[arg(long)]
     stage: Option<Stage>,
+    /// Hold every N-th that the tests catch against the simulator alone, and keep nothing.
+    #[arg(long, value_name = "N")]
+    compare: Option<usize>,
     /// Start no other mutant after so many minutes of trying.
     #[arg(long)]
     minutes: Option<u64>,
@@ -114,12 +117,19 @@ fn run(cli: &Cli) -> Result<(), String> {
     let explained = Explained::load(&root.join("tests/mutants/explained.txt"));
     if !cli.totals {
         let (k, n) = shard(cli.shard.as_deref())?;
-        let wanted: Vec<&Mutant> = mutants
+        let of_interest = mutants
             .iter()
             .filter(|m| cli.file.is_empty() || cli.file.iter().any(|f| m.file.contains(f)))
-            .filter(|mutant| mutant.id % n == k)
-            .filter(|mutant| cli.wants(results.of(mutant), explained.has(mutant)))
-            .collect();
+            .filter(|mutant| mutant.id % n == k);
+        let wanted: Vec<&Mutant> = match cli.compare {
+            Some(each) => {
+                let caught = |m: &&Mutant| results.of(m).is_some_and(Outcome::is_of_tests);
+                of_interest.filter(caught).step_by(each.max(1)).collect()
+            }
+            None => of_interest
+                .filter(|mutant| cli.wants(results.of(mutant), explained.has(mutant)))
+                .collect(),
+        };
         results.tidy(&mutants)?;
         let mut session = Session {
             root: &root,
@@ -130,6 +140,9 @@ fn run(cli: &Cli) -> Result<(), String> {
             until: None,
             jobs: cli.jobs,
         };
+        if cli.compare.is_some() {
+            return session.compare(&wanted);
+        }
         session.run(&wanted, cli.stage)?;
     }
     print_totals(&mutants, &results);
@@ -205,6 +218,35 @@ impl Session<'_> {
 
     /// Tries mutants with seeds of the simulator.
     fn simulate(&mut self, wanted: &[&Mutant]) -> Result<(), String> {
+        let (simulator, inside) = self.simulator(wanted)?;
+        self.try_all(&inside, BY_ALL, |id| simulator.check(id))?;
+        Ok(())
+    }
+
+    /// What the simulator alone says of mutants that the tests catch.
+    fn compare(&mut self, wanted: &[&Mutant]) -> Result<(), String> {
+        let (simulator, inside) = self.simulator(wanted)?;
+        let (mut tried, mut met, mut caught) = (0, 0, 0);
+        let check = |id| simulator.check(id);
+        each(self.jobs, self.until, &inside, check, |mutant, said| {
+            tried += 1;
+            met += u32::from(simulator.meets(mutant.id));
+            caught += u32::from(said.is_some());
+            tell(
+                mutant,
+                &said.unwrap_or(Outcome { verdict: Verdict::Missed, by: "simulator".into() }),
+            );
+            Ok(())
+        })?;
+        println!("of {tried} that the tests catch the simulator meets {met} and catches {caught}");
+        Ok(())
+    }
+
+    /// The simulator with all mutants in it, and those of these that are.
+    fn simulator<'m>(
+        &mut self,
+        wanted: &[&'m Mutant],
+    ) -> Result<(Simulator, Vec<&'m Mutant>), String> {
         let (copy, program, _) = self.weave(Program::Simulator)?;
         let simulator = Simulator::new(program, &self.scratch())?;
         let woven = copy.woven();
@@ -216,52 +258,35 @@ impl Session<'_> {
             wanted.len() - inside.len()
         );
         self.begin();
-        self.try_all(&inside, BY_ALL, |id| simulator.check(id))?;
-        Ok(())
+        Ok((simulator, inside))
     }
 
     fn scratch(&self) -> PathBuf {
         self.root.join("target/mutants")
     }
 
-    /// Holds a check against mutants, some at once; what it does not catch is left.
+    /// Holds a check against mutants; what it does not catch is left.
     fn try_all<'m>(
         &mut self,
         mutants: &[&'m Mutant],
         by: &str,
         check: impl Fn(u32) -> Result<Option<Outcome>, String> + Sync,
     ) -> Result<Vec<&'m Mutant>, String> {
-        let (next, until) = (AtomicUsize::new(0), self.until);
-        let (send, verdicts) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                let (send, next, check) = (send.clone(), &next, &check);
-                scope.spawn(move || {
-                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let is_over = until.is_some_and(|until| Instant::now() >= until);
-                        if is_over || send.send((*mutant, check(mutant.id))).is_err() {
-                            return;
-                        }
-                    }
-                });
+        let mut left = Vec::new();
+        each(self.jobs, self.until, mutants, check, |mutant, said| {
+            if !self.judge(mutant, said, by)? {
+                left.push(mutant);
             }
-            drop(send);
-            let mut left = Vec::new();
-            for (mutant, said) in verdicts {
-                if !self.judge(mutant, said?, by)? {
-                    left.push(mutant);
-                }
-            }
-            Ok(left)
-        })
+            Ok(())
+        })?;
+        Ok(left)
     }
 
     /// Keeps and tells what checks said; whether the mutant is done with.
     fn judge(&mut self, m: &Mutant, said: Option<Outcome>, by: &str) -> Result<bool, String> {
         let is_done = said.is_some();
         let outcome = said.unwrap_or(Outcome { verdict: Verdict::Missed, by: by.into() });
-        let file = m.file.trim_start_matches("crates/core/src/");
-        println!("{:<8} {file}: {} ({})", outcome.verdict, m.name, outcome.by);
+        tell(m, &outcome);
         self.keep(m, outcome.verdict, &outcome.by)?;
         Ok(is_done)
     }
@@ -336,6 +361,38 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Holds a check against mutants, some at once, until there is no time left; what it says is taken
+/// as it comes.
+fn each<'m>(
+    jobs: usize,
+    until: Option<Instant>,
+    mutants: &[&'m Mutant],
+    check: impl Fn(u32) -> Result<Option<Outcome>, String> + Sync,
+    mut take: impl FnMut(&'m Mutant, Option<Outcome>) -> Result<(), String>,
+) -> Result<(), String> {
+    let next = AtomicUsize::new(0);
+    let (send, verdicts) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (send, next, check) = (send.clone(), &next, &check);
+            scope.spawn(move || {
+                while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let is_over = until.is_some_and(|until| Instant::now() >= until);
+                    if is_over || send.send((*mutant, check(mutant.id))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        verdicts.into_iter().try_for_each(|(mutant, said)| take(mutant, said?))
+    })
+}
+
+fn tell(mutant: &Mutant, outcome: &Outcome) {
+    println!("{:<8} {} ({})", outcome.verdict, explained::name_of(mutant), outcome.by);
 }
 
 /// Whether what the compiler says of the woven text holds for the mutant alone, too: a type that

@@ -47,6 +47,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether a test has caught it.
+    pub fn is_of_tests(&self) -> bool {
+        self.verdict == Verdict::Caught && !self.is_of_simulator()
+    }
+
     /// Whether the simulator has said so, where the tests had said nothing.
     pub fn is_of_simulator(&self) -> bool {
         self.by.starts_with("simulator")
