@@ -398,8 +398,7 @@ fn tell(mutant: &Mutant, outcome: &Outcome) {
 /// Whether what the compiler says of the woven text holds for the mutant alone, too: a type that
 /// has no such value or operator. Of moves, and of some `impl Trait`, it may not.
 fn is_final(mutant: &Mutant, why: &Refused) -> bool {
-    let is_same =
-        !mutant.returns.contains("impl") || weave::boxed_iterator(&mutant.returns).is_some();
+    let is_same = !mutant.returns.contains("impl") || weave::is_iterator(&mutant.returns);
     let codes = ["E0271", "E0277", "E0308", "E0369", "E0368", "E0599", "E0600"];
     is_same && codes.contains(&why.code.as_str())
 }

@@ -29,7 +29,7 @@ struct Edit {
     before: String,
     /// Where mutants' code stands in `before`.
     places: Vec<(Range<usize>, u32)>,
-    after: String,
+    after: &'static str,
     /// Whether the part itself is left out.
     cut: bool,
 }
@@ -168,7 +168,7 @@ pub fn replace(
         range: mutant.range.clone(),
         before: mutant.replacement.clone(),
         places: Vec::new(),
-        after: String::new(),
+        after: "",
         cut: true,
     });
     Ok(render(source, weaver.edits).text)
@@ -214,7 +214,7 @@ impl<'a> Weaver<'a> {
             before += " } else ";
         }
         before += "{ ";
-        self.edits.push(Edit { range, before, places, after: " })".into(), cut: false });
+        self.edits.push(Edit { range, before, places, after: " })", cut: false });
     }
 
     fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
@@ -225,7 +225,7 @@ impl<'a> Weaver<'a> {
                 range: self.range(constness.span()),
                 before: String::new(),
                 places: Vec::new(),
-                after: String::new(),
+                after: "",
                 cut: true,
             });
         }
@@ -243,34 +243,29 @@ impl<'a> Weaver<'a> {
 
     /// A function of this body may return at once.
     fn returns(&mut self, body: Range<usize>) {
-        let (mut before, mut places, mut boxed) = (String::new(), Vec::new(), None);
+        let (mut before, mut places, mut boxed) = (String::new(), Vec::new(), false);
         for mutant in self.mutants(body.start, Genre::FnValue) {
-            let iterator = boxed_iterator(&mutant.returns)
-                .filter(|_| !self.source[body.clone()].contains("return"));
-            if mutant.returns.contains("impl ") && iterator.is_none() {
+            let is_boxed =
+                is_iterator(&mutant.returns) && !self.source[body.clone()].contains("return");
+            if mutant.returns.contains("impl ") && !is_boxed {
                 continue; // all that it returns must be of one type
             }
             before += &format!("if crate::woven::on({}) {{ return ", mutant.id);
             let start = before.len();
-            match &iterator {
-                Some(of) => before += &format!("Box::new({}) as {of}", mutant.replacement),
-                None => before += &mutant.replacement,
-            }
+            before += &match is_boxed {
+                true => format!("crate::woven::any({})", mutant.replacement),
+                false => mutant.replacement.clone(),
+            };
             places.push((start..before.len(), mutant.id));
             before += "; } ";
-            boxed = boxed.or(iterator);
+            boxed |= is_boxed;
         }
-        let edit = match boxed {
-            Some(of) => {
-                before += "Box::new({ ";
-                Edit { range: body, before, places, after: format!(" }}) as {of}"), cut: false }
-            }
-            None => {
-                let range = body.start..body.start;
-                Edit { range, before, places, after: String::new(), cut: false }
-            }
+        let (range, after) = match boxed {
+            true => (body, " })"),
+            false => (body.start..body.start, ""),
         };
-        self.edits.push(edit);
+        before += if boxed { "crate::woven::any({ " } else { "" };
+        self.edits.push(Edit { range, before, places, after, cut: false });
     }
 
     fn constant(&mut self, expression: &syn::Expr) {
@@ -280,11 +275,9 @@ impl<'a> Weaver<'a> {
     }
 }
 
-/// What iterators of several types are boxed as to become one, where that is returned as `impl`.
-pub fn boxed_iterator(returns: &str) -> Option<String> {
-    let of = returns.trim_start_matches("->").trim_start().strip_prefix("impl ")?;
-    let lifetime = if of.ends_with("'_") { "" } else { " + '_" };
-    of.starts_with("Iterator<").then(|| format!("Box<dyn {of}{lifetime}>"))
+/// Whether a function that returns this may return any iterator, if it is boxed.
+pub fn is_iterator(returns: &str) -> bool {
+    returns.trim_start_matches("->").trim_start().starts_with("impl Iterator<")
 }
 
 /// Whether an expression is a condition that binds names, which no parenthesis may enclose.
@@ -322,11 +315,11 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
         for mutant in self.mutants(pattern.start, Genre::MatchArm) {
             let (range, before, after) = match &guard {
                 Some(guard) => {
-                    (guard.clone(), format!("!crate::woven::on({}) && (", mutant.id), ")".into())
+                    (guard.clone(), format!("!crate::woven::on({}) && (", mutant.id), ")")
                 }
                 None => {
                     let end = pattern.end..pattern.end;
-                    (end, format!(" if !crate::woven::on({})", mutant.id), String::new())
+                    (end, format!(" if !crate::woven::on({})", mutant.id), "")
                 }
             };
             let places = vec![(0..before.len(), mutant.id)];
@@ -392,7 +385,7 @@ fn render(source: &str, edits: Vec<Edit>) -> Woven {
         if edit.cut {
             at = edit.range.end;
         } else if edit.range.is_empty() {
-            woven.text += &edit.after;
+            woven.text += edit.after;
         } else {
             open.push(edit);
         }
@@ -407,6 +400,6 @@ fn close(source: &str, woven: &mut Woven, open: &mut Vec<&Edit>, at: &mut usize,
     while let Some(edit) = open.pop_if(|edit| edit.range.end <= until) {
         woven.text += &source[*at..edit.range.end];
         *at = edit.range.end;
-        woven.text += &edit.after;
+        woven.text += edit.after;
     }
 }
