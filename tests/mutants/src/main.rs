@@ -25,6 +25,10 @@ use list::Mutant;
 use results::{Outcome, Results, Verdict};
 use woven::{Copy, Program, Refused};
 
+/// Who has met a mutant that lives.
+const BY_TESTS: &str = "tests";
+const BY_ALL: &str = "tests and simulator";
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// The core's own tests.
@@ -52,6 +56,9 @@ struct Cli {
     /// Only these checks.
     #[arg(long)]
     stage: Option<Stage>,
+    /// Hold every N-th that the tests catch against the simulator alone, and keep nothing.
+    #[arg(long, value_name = "N")]
+    compare: Option<usize>,
     /// Start no other mutant after so many minutes of trying.
     #[arg(long)]
     minutes: Option<u64>,
@@ -64,6 +71,26 @@ struct Cli {
     /// The repository.
     #[arg(long, default_value = ".")]
     root: PathBuf,
+}
+
+impl Cli {
+    /// Whether a mutant is to be tried, by what is kept of it.
+    fn wants(&self, kept: Option<&Outcome>, is_explained: bool) -> bool {
+        match (kept, self.stage) {
+            // The simulator is for what the tests have met: its silence alone is no verdict.
+            (None, stage) => stage != Some(Stage::Simulator),
+            (Some(kept), Some(Stage::Simulator)) => match kept.verdict {
+                Verdict::Missed => kept.by == BY_TESTS || self.missed || self.again,
+                Verdict::Caught | Verdict::Timeout => self.again && kept.is_of_simulator(),
+                Verdict::Unviable => false,
+            },
+            (Some(kept), stage) => {
+                let is_missed = kept.verdict == Verdict::Missed;
+                let is_done = stage == Some(Stage::Tests) && is_explained;
+                self.again || self.missed && is_missed && !is_done
+            }
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -90,19 +117,20 @@ fn run(cli: &Cli) -> Result<(), String> {
     let explained = Explained::load(&root.join("tests/mutants/explained.txt"));
     if !cli.totals {
         let (k, n) = shard(cli.shard.as_deref())?;
-        let wanted: Vec<&Mutant> = mutants
+        let of_interest = mutants
             .iter()
             .filter(|m| cli.file.is_empty() || cli.file.iter().any(|f| m.file.contains(f)))
-            .filter(|mutant| mutant.id % n == k)
-            .filter(|mutant| match results.of(mutant).map(|outcome| outcome.verdict) {
-                None => true,
-                Some(Verdict::Missed) => {
-                    let explained = cli.stage == Some(Stage::Tests) && explained.has(mutant);
-                    cli.again || cli.missed && !explained
-                }
-                Some(_) => cli.again,
-            })
-            .collect();
+            .filter(|mutant| mutant.id % n == k);
+        let wanted: Vec<&Mutant> = match cli.compare {
+            Some(each) => {
+                let caught = |m: &&Mutant| results.of(m).is_some_and(Outcome::is_of_tests);
+                of_interest.filter(caught).step_by(each.max(1)).collect()
+            }
+            None => of_interest
+                .filter(|mutant| cli.wants(results.of(mutant), explained.has(mutant)))
+                .collect(),
+        };
+        results.tidy(&mutants)?;
         let mut session = Session {
             root: &root,
             mutants: &mutants,
@@ -112,6 +140,9 @@ fn run(cli: &Cli) -> Result<(), String> {
             until: None,
             jobs: cli.jobs,
         };
+        if cli.compare.is_some() {
+            return session.compare(&wanted);
+        }
         session.run(&wanted, cli.stage)?;
     }
     print_totals(&mutants, &results);
@@ -149,6 +180,18 @@ impl Session<'_> {
     }
 
     fn run(&mut self, wanted: &[&Mutant], stage: Option<Stage>) -> Result<(), String> {
+        let left = match stage {
+            Some(Stage::Simulator) => wanted.to_vec(),
+            Some(Stage::Tests) | None => self.test(wanted)?,
+        };
+        if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
+            self.simulate(&left)?;
+        }
+        Ok(())
+    }
+
+    /// Tries mutants with the core's tests; what is woven and lives is left.
+    fn test<'m>(&mut self, wanted: &[&'m Mutant]) -> Result<Vec<&'m Mutant>, String> {
         let (copy, program, refused) = self.weave(Program::Tests)?;
         for (id, why) in &refused {
             let Some(mutant) = self.mutants.iter().find(|mutant| mutant.id == *id) else {
@@ -158,8 +201,7 @@ impl Session<'_> {
                 self.keep(mutant, Verdict::Unviable, &format!("{} {}", why.code, why.message))?;
             }
         }
-        let scratch = self.root.join("target/mutants");
-        let tests = Tests::new(program, &scratch)?;
+        let tests = Tests::new(program, &self.scratch())?;
         println!("{} tests, {} mutants to try", tests.len(), wanted.len());
         let woven = copy.woven();
         let viable = |m: &&&Mutant| {
@@ -168,63 +210,83 @@ impl Session<'_> {
         let wanted: Vec<&Mutant> = wanted.iter().filter(viable).copied().collect();
         let (inside, alone): (Vec<&Mutant>, Vec<&Mutant>) =
             wanted.into_iter().partition(|mutant| woven.contains(&mutant.id));
-        if stage != Some(Stage::Simulator) {
-            self.begin();
-        }
-        let left = match stage {
-            Some(Stage::Simulator) => inside,
-            _ => self.try_all(&inside, "tests", |id| tests.check(id))?,
-        };
-        if stage != Some(Stage::Simulator) {
-            self.alone(&copy, &tests, &alone)?;
-        }
-        if stage != Some(Stage::Tests) && !left.is_empty() && !self.is_over() {
-            let (_, program, _) = self.weave(Program::Simulator)?;
-            let simulator = Simulator::new(program, &scratch)?;
-            self.begin();
-            self.try_all(&left, "tests and simulator", |id| simulator.check(id))?;
-        }
+        self.begin();
+        let left = self.try_all(&inside, BY_TESTS, |id| tests.check(id))?;
+        self.alone(&copy, &tests, &alone)?;
+        Ok(left)
+    }
+
+    /// Tries mutants with seeds of the simulator.
+    fn simulate(&mut self, wanted: &[&Mutant]) -> Result<(), String> {
+        let (simulator, inside) = self.simulator(wanted)?;
+        self.try_all(&inside, BY_ALL, |id| simulator.check(id))?;
         Ok(())
     }
 
-    /// Holds a check against mutants, some at once; what it does not catch is left.
+    /// What the simulator alone says of mutants that the tests catch.
+    fn compare(&mut self, wanted: &[&Mutant]) -> Result<(), String> {
+        let (simulator, inside) = self.simulator(wanted)?;
+        let (mut tried, mut met, mut caught) = (0, 0, 0);
+        let check = |id| simulator.check(id);
+        each(self.jobs, self.until, &inside, check, |mutant, said| {
+            tried += 1;
+            met += u32::from(simulator.meets(mutant.id));
+            caught += u32::from(said.is_some());
+            tell(
+                mutant,
+                &said.unwrap_or(Outcome { verdict: Verdict::Missed, by: "simulator".into() }),
+            );
+            Ok(())
+        })?;
+        println!("of {tried} that the tests catch the simulator meets {met} and catches {caught}");
+        Ok(())
+    }
+
+    /// The simulator with all mutants in it, and those of these that are.
+    fn simulator<'m>(
+        &mut self,
+        wanted: &[&'m Mutant],
+    ) -> Result<(Simulator, Vec<&'m Mutant>), String> {
+        let (copy, program, _) = self.weave(Program::Simulator)?;
+        let simulator = Simulator::new(program, &self.scratch())?;
+        let woven = copy.woven();
+        let inside: Vec<&Mutant> =
+            wanted.iter().filter(|mutant| woven.contains(&mutant.id)).copied().collect();
+        println!(
+            "{} mutants to try, and {} that are in no build of the simulator",
+            inside.len(),
+            wanted.len() - inside.len()
+        );
+        self.begin();
+        Ok((simulator, inside))
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.root.join("target/mutants")
+    }
+
+    /// Holds a check against mutants; what it does not catch is left.
     fn try_all<'m>(
         &mut self,
         mutants: &[&'m Mutant],
         by: &str,
         check: impl Fn(u32) -> Result<Option<Outcome>, String> + Sync,
     ) -> Result<Vec<&'m Mutant>, String> {
-        let (next, until) = (AtomicUsize::new(0), self.until);
-        let (send, verdicts) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                let (send, next, check) = (send.clone(), &next, &check);
-                scope.spawn(move || {
-                    while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let is_over = until.is_some_and(|until| Instant::now() >= until);
-                        if is_over || send.send((*mutant, check(mutant.id))).is_err() {
-                            return;
-                        }
-                    }
-                });
+        let mut left = Vec::new();
+        each(self.jobs, self.until, mutants, check, |mutant, said| {
+            if !self.judge(mutant, said, by)? {
+                left.push(mutant);
             }
-            drop(send);
-            let mut left = Vec::new();
-            for (mutant, said) in verdicts {
-                if !self.judge(mutant, said?, by)? {
-                    left.push(mutant);
-                }
-            }
-            Ok(left)
-        })
+            Ok(())
+        })?;
+        Ok(left)
     }
 
     /// Keeps and tells what checks said; whether the mutant is done with.
     fn judge(&mut self, m: &Mutant, said: Option<Outcome>, by: &str) -> Result<bool, String> {
         let is_done = said.is_some();
         let outcome = said.unwrap_or(Outcome { verdict: Verdict::Missed, by: by.into() });
-        let file = m.file.trim_start_matches("crates/core/src/");
-        println!("{:<8} {file}: {} ({})", outcome.verdict, m.name, outcome.by);
+        tell(m, &outcome);
         self.keep(m, outcome.verdict, &outcome.by)?;
         Ok(is_done)
     }
@@ -288,7 +350,7 @@ impl Session<'_> {
             match copy.build(Program::Tests) {
                 Ok(Ok(program)) => {
                     let said = tests.check_single(&program)?;
-                    self.judge(mutant, said, "tests")?;
+                    self.judge(mutant, said, BY_TESTS)?;
                 }
                 Ok(Err(_)) | Err(_) => {
                     let said = Outcome { verdict: Verdict::Unviable, by: "compiler".into() };
@@ -301,11 +363,44 @@ impl Session<'_> {
     }
 }
 
+/// Holds a check against mutants, some at once, until there is no time left; what it says is taken
+/// as it comes.
+fn each<'m>(
+    jobs: usize,
+    until: Option<Instant>,
+    mutants: &[&'m Mutant],
+    check: impl Fn(u32) -> Result<Option<Outcome>, String> + Sync,
+    mut take: impl FnMut(&'m Mutant, Option<Outcome>) -> Result<(), String>,
+) -> Result<(), String> {
+    let next = AtomicUsize::new(0);
+    let (send, verdicts) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (send, next, check) = (send.clone(), &next, &check);
+            scope.spawn(move || {
+                while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let is_over = until.is_some_and(|until| Instant::now() >= until);
+                    if is_over || send.send((*mutant, check(mutant.id))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        verdicts.into_iter().try_for_each(|(mutant, said)| take(mutant, said?))
+    })
+}
+
+fn tell(mutant: &Mutant, outcome: &Outcome) {
+    println!("{:<8} {} ({})", outcome.verdict, explained::name_of(mutant), outcome.by);
+}
+
 /// Whether what the compiler says of the woven text holds for the mutant alone, too: a type that
-/// has no such value or operator. Of `impl Trait` and of moves it may not.
+/// has no such value or operator. Of moves, and of some `impl Trait`, it may not.
 fn is_final(mutant: &Mutant, why: &Refused) -> bool {
-    !mutant.returns.contains("impl")
-        && matches!(why.code.as_str(), "E0277" | "E0308" | "E0369" | "E0368" | "E0599" | "E0600")
+    let is_same = !mutant.returns.contains("impl") || weave::is_iterator(&mutant.returns);
+    let codes = ["E0271", "E0277", "E0308", "E0369", "E0368", "E0599", "E0600"];
+    is_same && codes.contains(&why.code.as_str())
 }
 
 fn print_totals(mutants: &[Mutant], results: &Results) {
@@ -313,12 +408,8 @@ fn print_totals(mutants: &[Mutant], results: &Results) {
     let mut all = [0; 6];
     for mutant in mutants {
         let column = match results.of(mutant) {
-            Some(Outcome { verdict: Verdict::Caught, by }) => {
-                if by.starts_with("simulator") {
-                    1
-                } else {
-                    0
-                }
+            Some(outcome @ Outcome { verdict: Verdict::Caught, .. }) => {
+                usize::from(outcome.is_of_simulator())
             }
             Some(Outcome { verdict: Verdict::Timeout, .. }) => 2,
             Some(Outcome { verdict: Verdict::Unviable, .. }) => 3,

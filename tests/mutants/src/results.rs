@@ -2,7 +2,7 @@
 //!
 //! A line is a verdict, the fingerprint of the function it holds for, who gave it, and the mutant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,18 @@ pub struct Outcome {
     pub by: String,
 }
 
+impl Outcome {
+    /// Whether a test has caught it.
+    pub fn is_of_tests(&self) -> bool {
+        self.verdict == Verdict::Caught && !self.is_of_simulator()
+    }
+
+    /// Whether the simulator has said so, where the tests had said nothing.
+    pub fn is_of_simulator(&self) -> bool {
+        self.by.starts_with("simulator")
+    }
+}
+
 /// All that is kept, by file and mutant, with the fingerprint it holds for.
 #[derive(Debug)]
 pub struct Results {
@@ -87,6 +99,25 @@ impl Results {
     pub fn set(&mut self, mutant: &Mutant, outcome: Outcome) {
         let entry = (mutant.fingerprint.clone(), outcome);
         self.kept.entry(mutant.file.clone()).or_default().insert(mutant.name.clone(), entry);
+    }
+
+    /// Leaves out what is kept of mutants, functions and sources that are no more.
+    ///
+    /// # Errors
+    /// A file cannot be written or removed.
+    pub fn tidy(&self, mutants: &[Mutant]) -> Result<(), String> {
+        for source in self.kept.keys() {
+            self.save(source, mutants)?;
+        }
+        let known: BTreeSet<PathBuf> =
+            self.kept.keys().map(|source| file_of(&self.folder, source)).collect();
+        for entry in std::fs::read_dir(&self.folder).map_err(|error| error.to_string())? {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            if !known.contains(&path) {
+                std::fs::remove_file(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes what is known of the mutants of one source, in their order.

@@ -59,6 +59,28 @@ fn a_function_may_return_at_once_and_is_const_no_longer() {
 }
 
 #[test]
+fn a_function_may_return_another_iterator() {
+    let source = "fn f(a: &S) -> impl Iterator<Item = u8> { let b = a.b; b.iter().map(g) }";
+    let one = Mutant {
+        returns: "-> impl Iterator<Item = u8>".into(),
+        ..mutant(1, source, Genre::FnValue, "let b = a.b; b.iter().map(g)", "::std::iter::empty()")
+    };
+    let text = "fn f(a: &S) -> impl Iterator<Item = u8> { if crate::woven::on(1) { return \
+                crate::woven::any(::std::iter::empty()); } crate::woven::any({ let b = a.b; \
+                b.iter().map(g) }) }";
+    assert_eq!(woven(source, &[one]), text);
+
+    // One that returns on its way would have to box that, too.
+    let source = "fn f() -> impl Iterator<Item = u8> { if c { return g(); } h() }";
+    let other = Mutant {
+        returns: "-> impl Iterator<Item = u8>".into(),
+        ..mutant(1, source, Genre::FnValue, "if c { return g(); } h()", "::std::iter::empty()")
+    };
+    let woven = weave(source, &[&other], &BTreeSet::new()).unwrap();
+    assert_eq!((woven.text.as_str(), woven.places.len()), (source, 0));
+}
+
+#[test]
 fn constants_need_all_that_their_functions_call() {
     let mut constants = Constants::default();
     let source = "const A: u8 = f(); const fn f() -> u8 { g() } const fn g() -> u8 { 1 } \

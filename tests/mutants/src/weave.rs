@@ -1,8 +1,8 @@
 //! All mutants of a file in one text, each asleep until its number is called.
 //!
 //! `a + b` becomes `(if crate::woven::on(7) { a - b } else { a + b })`, a function that may return
-//! at once begins with `if crate::woven::on(8) { return … }`, an arm that may be gone gets a guard.
-//! One build then serves every mutant. What cannot be woven (constants, and what the compiler
+//! at once begins with `if crate::woven::on(8) { return … }` (what is `impl Iterator` is boxed), an arm
+//! that may be gone gets a guard. One build then serves every mutant. What cannot be woven (constants, and what the compiler
 //! refuses) is left to a build of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,20 +232,8 @@ impl<'a> Weaver<'a> {
         if kept {
             self.fixed += 1;
         }
-        if let Some(first) = block.stmts.first() {
-            let at = self.range(first.span()).start;
-            let (mut before, mut places) = (String::new(), Vec::new());
-            for mutant in self.mutants(at, Genre::FnValue) {
-                if mutant.returns.contains("impl ") {
-                    continue; // all that it returns must be of one type
-                }
-                before += &format!("if crate::woven::on({}) {{ return ", mutant.id);
-                let start = before.len();
-                before += &mutant.replacement;
-                places.push((start..before.len(), mutant.id));
-                before += "; } ";
-            }
-            self.edits.push(Edit { range: at..at, before, places, after: "", cut: false });
+        if let (Some(first), Some(last)) = (block.stmts.first(), block.stmts.last()) {
+            self.returns(self.range(first.span()).start..self.range(last.span()).end);
         }
         self.visit_block(block);
         if kept {
@@ -253,11 +241,43 @@ impl<'a> Weaver<'a> {
         }
     }
 
+    /// A function of this body may return at once.
+    fn returns(&mut self, body: Range<usize>) {
+        let (mut before, mut places, mut boxed) = (String::new(), Vec::new(), false);
+        for mutant in self.mutants(body.start, Genre::FnValue) {
+            let is_boxed =
+                is_iterator(&mutant.returns) && !self.source[body.clone()].contains("return");
+            if mutant.returns.contains("impl ") && !is_boxed {
+                continue; // all that it returns must be of one type
+            }
+            before += &format!("if crate::woven::on({}) {{ return ", mutant.id);
+            let start = before.len();
+            before += &match is_boxed {
+                true => format!("crate::woven::any({})", mutant.replacement),
+                false => mutant.replacement.clone(),
+            };
+            places.push((start..before.len(), mutant.id));
+            before += "; } ";
+            boxed |= is_boxed;
+        }
+        let (range, after) = match boxed {
+            true => (body, " })"),
+            false => (body.start..body.start, ""),
+        };
+        before += if boxed { "crate::woven::any({ " } else { "" };
+        self.edits.push(Edit { range, before, places, after, cut: false });
+    }
+
     fn constant(&mut self, expression: &syn::Expr) {
         self.fixed += 1;
         self.visit_expr(expression);
         self.fixed -= 1;
     }
+}
+
+/// Whether a function that returns this may return any iterator, if it is boxed.
+pub fn is_iterator(returns: &str) -> bool {
+    returns.trim_start_matches("->").trim_start().starts_with("impl Iterator<")
 }
 
 /// Whether an expression is a condition that binds names, which no parenthesis may enclose.

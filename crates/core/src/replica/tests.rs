@@ -159,19 +159,21 @@ fn a_drain_waits_for_what_was_here_when_it_began_and_not_for_what_others_say_lat
     assert_eq!(replica.drain().not_replicated, 1);
 }
 
+/// How often the first client is sent to other servers.
+fn leaving(replica: &mut Replica) -> usize {
+    let told = |output: &Output| match output {
+        Output::Deliver { sessions, item, .. } => {
+            matches!(**item, Item::Leaving(_)) && *sessions == [SessionId(1)]
+        }
+        _ => false,
+    };
+    outputs(replica).iter().filter(|output| told(output)).count()
+}
+
 #[test]
 fn clients_are_sent_away_once_and_taken_again_when_a_drain_is_given_up() {
     let mut replica = linked();
     replica.handle(at(2), Input::SessionUp(SessionId(1)));
-    let leaving = |replica: &mut Replica| {
-        let told = |output: &Output| match output {
-            Output::Deliver { sessions, item, .. } => {
-                matches!(**item, Item::Leaving(_)) && *sessions == [SessionId(1)]
-            }
-            _ => false,
-        };
-        outputs(replica).iter().filter(|output| told(output)).count()
-    };
     replica.handle(at(2), Input::Drain);
     replica.handle(at(2), Input::Drain);
     assert_eq!(leaving(&mut replica), 1);
@@ -428,6 +430,26 @@ fn a_disk_without_room_for_what_clients_write_is_told_of_and_takes_what_others_w
     assert_eq!(replica.state(), ServerState::Ready);
     let what = "the disk has room again: writes are taken";
     assert_eq!(logged(&outputs(&mut replica)), [(Severity::Info, what)]);
+}
+
+#[test]
+fn clients_are_sent_away_once_when_there_is_no_room_if_anybody_can_take_them() {
+    let full = || Input::Room(Err("full".into()));
+    let mut replica = linked();
+    replica.handle(at(2), Input::SessionUp(SessionId(1)));
+    // That there is room is no news, and neither is that there still is none.
+    let lines = [(Input::Room(Ok(())), (0, 0)), (full(), (1, 1)), (full(), (0, 0))];
+    for (input, (sent, said)) in lines {
+        let words = format!("{input:?}");
+        replica.handle(at(3), input);
+        let mut other = replica.clone();
+        assert_eq!(leaving(&mut replica), sent, "{words}");
+        assert_eq!(logged(&outputs(&mut other)).len(), said, "{words}");
+    }
+    replica.handle(at(4), Input::Room(Ok(())));
+    replica.handle(at(4), Input::LinkDown(LINK));
+    replica.handle(at(4), full());
+    assert_eq!(leaving(&mut replica), 0, "nobody is linked");
 }
 
 #[test]

@@ -205,11 +205,9 @@ impl<V: View> Plan<'_, V> {
             }
             None => (Vec::new(), None),
         };
-        if keys.len() < ALIASES_MAX || first.as_ref().is_some_and(|(first, _)| key < *first) {
-            let at = keys.partition_point(|held| *held < key || bug!(AliasByArrival));
-            keys.insert(at, key);
-            keys.truncate(ALIASES_MAX);
-        }
+        let at = keys.partition_point(|held| *held < key || bug!(AliasByArrival));
+        keys.insert(at, key);
+        keys.truncate(ALIASES_MAX);
         let outcome = match first {
             Some((first, event)) if first <= key || bug!(AliasByArrival) => {
                 self.first.insert(identity, (keys, event));

@@ -17,9 +17,10 @@ const LOG: Log = Log::of(Origin::new(1));
 #[derive(Default)]
 struct Shelf(BTreeMap<Log, Vec<Entry>>, Looked);
 
-/// How many events were looked at, and their bytes.
+/// How many events were looked at, and their bytes, in how many goes.
 #[derive(Default)]
 struct Looked {
+    goes: Cell<usize>,
     events: Cell<usize>,
     bytes: Cell<usize>,
 }
@@ -61,10 +62,24 @@ impl Shelf {
 impl View for Shelf {
     type Error = std::convert::Infallible;
 
-    fn events(&self, log: Log, from: u64, to: u64, _: usize) -> Result<Vec<Entry>, Self::Error> {
+    fn events(
+        &self,
+        log: Log,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, Self::Error> {
         let entries = self.0.get(&log).into_iter().flatten();
-        let found: Vec<Entry> =
-            entries.filter(|e| (from..=to).contains(&e.event.seq)).cloned().collect();
+        let mut bytes = 0;
+        let found: Vec<Entry> = entries
+            .filter(|e| (from..=to).contains(&e.event.seq))
+            .take_while(|e| {
+                bytes += e.event.cost();
+                bytes == e.event.cost() || bytes <= bytes_max
+            })
+            .cloned()
+            .collect();
+        self.1.goes.set(self.1.goes.get() + 1);
         self.1.events.set(self.1.events.get() + found.len());
         self.1.bytes.set(self.1.bytes.get() + found.iter().map(|e| e.event.cost()).sum::<usize>());
         Ok(found)
@@ -162,6 +177,17 @@ fn more_than_fits_is_told_by_where_it_begins() {
     let keys: Vec<Key> = (0..10).map(|_| shelf.say(1, 1000)).collect();
     assert!(matches!(shelf.since(0, 20_000), Rows::Since(lines) if lines.len() == 10));
     assert_eq!(shelf.since(2, 5000), Rows::TooFar(keys[2]));
+}
+
+#[test]
+fn what_a_client_missed_is_read_in_goes_of_256_kib() {
+    let mut shelf = Shelf::default();
+    for _ in 0..80 {
+        shelf.say(1, 16_000);
+    }
+    let each = 256 * 1024 / shelf.0[&LOG][0].event.cost();
+    assert!(matches!(shelf.since(0, 1 << 30), Rows::Since(lines) if lines.len() == 80));
+    assert_eq!((shelf.1.goes.get(), shelf.1.events.get()), (80_usize.div_ceil(each), 80));
 }
 
 fn waiting(shelf: &Shelf, rooms: u128, bytes_max: usize) -> (Vec<Line>, Vec<(RoomId, Key)>) {

@@ -263,10 +263,9 @@ fn a_planned_mesh_pushes_each_log_once_for_each_feed() {
                     assert_eq!(pushing.len(), most, "{what}, {feeds} feeds");
                     // Both ends of a link know it: the receiver expects those, and no others.
                     let world = &worlds[usize::from(to) - 1];
-                    let state = &world.broadcast.logs[&log(maker)];
-                    let expected: Vec<u8> = (1..=servers)
-                        .filter(|n| *n != to && !state.feeding.is_silent(link(*n)))
-                        .collect();
+                    let declines = |n: u8| world.broadcast.declines(link(n), log(maker));
+                    let expected: Vec<u8> =
+                        (1..=servers).filter(|n| *n != to && !declines(*n)).collect();
                     assert_eq!(pushing, expected, "{what}, as s{to} sees it");
                 }
             }
@@ -302,7 +301,7 @@ fn the_plan_takes_nothing_from_those_who_asked() {
     world.link(3);
     world.frame(3, events(2, 1, 1, 1));
     world.link(2);
-    assert!(!world.broadcast.logs[&log(2)].feeding.is_silent(link(3)));
+    assert!(!world.broadcast.declines(link(3), log(2)));
 }
 
 #[test]

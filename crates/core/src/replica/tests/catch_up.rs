@@ -166,3 +166,14 @@ fn a_start_that_has_much_to_fetch_or_takes_long_is_told_of() {
         assert_eq!(replica.state(), ServerState::Ready);
     }
 }
+
+#[test]
+fn a_start_whose_only_source_is_gone_catches_up_with_nobody() {
+    let (mut replica, source) = (starting(), Source::new());
+    save(&mut replica);
+    let Frame::Have(haves) = source.holds(500) else { unreachable!() };
+    replica.handle(at(4), Input::Frame(LINK, Frame::Vector(haves)));
+    replica.handle(at(4900), Input::LinkDown(LINK));
+    assert_eq!(told(&mut replica, 5200), [""; 0]);
+    assert_eq!(replica.state(), ServerState::CatchingUp, "it may come back");
+}

@@ -441,6 +441,22 @@ fn whoever_does_not_say_who_he_is_and_asks_nothing_for_ten_seconds_is_sent_away(
 }
 
 #[test]
+fn whoever_has_the_disk_verified_may_wait_for_that_without_an_account() {
+    let mut world = world(Limits::default());
+    world.guest("ann");
+    let (waiting, silent) = (world.session(), world.session());
+    world.reads.clear();
+    let request = world.request();
+    world.ask(waiting, Request::Verify(Plain { request }));
+    world.pass_ms(25_000);
+    assert_eq!(world.closed, [silent], "who waits is not the only one who is silent");
+    world.read_done(Rows::Scrubbed(crate::scrub::Piece::default()));
+    assert!(matches!(&*world.take(waiting)[0], Item::Verified(verified) if verified.done));
+    world.pass_ms(10_000);
+    assert_eq!(world.closed, [silent, waiting]);
+}
+
+#[test]
 fn rates_of_accounts_that_are_silent_are_forgotten_at_the_bound() {
     let mut world = world(Limits::default());
     let (ann, _) = world.guest("ann");

@@ -337,8 +337,8 @@ fn a_kick_has_room_for_its_reason() {
     assert_eq!(world.heard(bob).len(), 2);
 }
 
-/// A kick that another server took, as its first event.
-fn kicked_elsewhere(world: &World, account: crate::id::AccountId) -> Input {
+/// A kick that another server took at that time, as its first event.
+fn kicked_elsewhere(account: crate::id::AccountId, ms: u64) -> Input {
     let log = crate::id::Log::of(crate::id::Origin::at(WALL_MS, 2));
     let body = crate::event::Body::Kick(crate::event::Kick {
         nick: "ann".into(),
@@ -348,8 +348,8 @@ fn kicked_elsewhere(world: &World, account: crate::id::AccountId) -> Input {
     });
     let event = crate::event::Event {
         seq: 1,
-        hlc: crate::time::Hlc::at_ms(world.now.wall_ms + 1000),
-        wall_ms: world.now.wall_ms,
+        hlc: crate::time::Hlc::at_ms(ms),
+        wall_ms: ms,
         room: crate::id::RoomId::public("lobby"),
         actor: crate::id::AccountId::new(5),
         mid: crate::id::Mid::at(WALL_MS, 1),
@@ -372,10 +372,22 @@ fn a_kick_that_comes_with_the_joining_is_not_undone_by_it() {
     // A write is under way; the joining and the kick gather behind it.
     world.say(ann, room("lobby"), 1, "hello");
     assert_eq!(world.asks(bob, open("lobby", 0, Mode::Join)), NOTHING);
-    world.give(kicked_elsewhere(&world, of_bob.account));
+    world.give(kicked_elsewhere(of_bob.account, WALL_MS + 1000));
     world.persist_all();
     let said = world.heard(bob);
     assert_eq!(said, ["#3 Kicked: ann put you out of lobby (enough); join it again first"]);
+}
+
+#[test]
+fn a_kick_that_comes_late_closes_nothing_that_was_joined_after_it() {
+    let mut world = with_disk(Limits::default(), 2);
+    world.link(2);
+    let (bob, of_bob) = world.guest("bob");
+    world.open(bob, "lobby", Mode::Join);
+    world.give(kicked_elsewhere(of_bob.account, WALL_MS - 1000));
+    assert_eq!(world.heard(bob), ["ann kicks bob: enough"], "and no more");
+    world.say(bob, room("lobby"), 1, "hello");
+    assert_eq!(world.heard(bob)[0], "bob: hello");
 }
 
 #[test]

@@ -138,6 +138,11 @@ fn of_one_message_sixteen_keys_are_remembered_the_smallest() {
     }
     assert_eq!(disk.keys[&identity(1)].len(), 16);
     assert_eq!(disk.keys[&identity(1)].last(), Some(&key(16, 1, 115)));
+    // One that comes after them and is smaller than some: whatever order they come in.
+    let written = disk.append(&[(log(30), message(1, 105, 1))]);
+    assert_eq!(written.outcomes, [Outcome::Alias { of: key(1, 1, 100) }]);
+    let keys = &disk.keys[&identity(1)];
+    assert_eq!((keys.len(), keys[6], keys[15]), (16, key(30, 1, 105), key(15, 1, 114)));
 }
 
 #[test]
