@@ -273,7 +273,8 @@ impl Person {
             Answer::Opened(opened) => {
                 if let Some(room) = self.opens.remove(&ticket) {
                     self.opened.insert(room);
-                    self.dids.push(Did::Opened(opened.room.id));
+                    let (room, since) = (opened.room.id, opened.room.since);
+                    self.dids.push(Did::Opened { room, since });
                 }
             }
             Answer::Page(page) => {

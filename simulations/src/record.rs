@@ -79,7 +79,7 @@ impl World {
             servers: self.servers.iter().map(|server| server.slot.to_string()).collect(),
             sessions: (0..self.people.len()).map(|n| format!("person{n}")).collect(),
             rooms: self.public_rooms().collect(),
-            ops: Vec::new(),
+            ..History::default()
         }
     }
 

@@ -219,9 +219,13 @@ impl Command {
 }
 
 impl Total {
-    /// Rules of the history that never had anything to judge: they have proven nothing.
+    /// Rules of the history that never had anything to judge: they have proven nothing. Messages to
+    /// one person and what is set are not in these histories: the world itself looks at them.
     fn idle_rules(&self) -> Vec<String> {
-        let idle = Rule::ALL.iter().filter(|rule| !self.judged.contains_key(rule));
+        let elsewhere = [Rule::Overheard, Rule::Shared];
+        let idle = Rule::ALL
+            .iter()
+            .filter(|rule| !elsewhere.contains(rule) && !self.judged.contains_key(rule));
         idle.map(ToString::to_string).collect()
     }
 

@@ -97,6 +97,8 @@ pub(super) struct Facts<'a> {
     /// Where in the history each server lost its disk last.
     pub(super) disks_lost: BTreeMap<Server, usize>,
     pub(super) accounts: BTreeMap<Session, AccountId>,
+    /// Which server each session was attached to, from which place in the history on.
+    attached: BTreeMap<Session, Vec<(usize, Server)>>,
 }
 
 impl<'a> Facts<'a> {
@@ -111,16 +113,16 @@ impl<'a> Facts<'a> {
             cuts: Vec::new(),
             disks_lost: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            attached: BTreeMap::new(),
         };
-        let mut servers: BTreeMap<Session, Server> = BTreeMap::new();
         for (index, Op { at, what }) in history.ops.iter().enumerate() {
             match what {
                 What::Client(session, did) => {
                     if let Did::Attached { account, server, .. } = did {
                         facts.accounts.insert(*session, *account);
-                        servers.insert(*session, *server);
+                        facts.attached.entry(*session).or_default().push((index, *server));
                     }
-                    let server = servers.get(session).copied();
+                    let server = facts.server_of(*session, index);
                     facts.take(index, *at, *session, server, did);
                 }
                 What::Cut(sides) => {
@@ -134,7 +136,7 @@ impl<'a> Facts<'a> {
                 What::Final(server, room, lines) => {
                     facts.finals.entry(*room).or_default().insert(*server, lines);
                 }
-                What::Down(_) | What::Up(_) => {}
+                What::Down(_) | What::Up(_) | What::State(..) => {}
             }
         }
         for (room, timelines) in &facts.finals {
@@ -194,13 +196,31 @@ impl<'a> Facts<'a> {
             }
             Did::Attached { .. }
             | Did::Lost
-            | Did::Opened(_)
+            | Did::Opened { .. }
             | Did::Closed(_)
+            | Did::Sets { .. }
+            | Did::Changed { .. }
             | Did::Doubted { .. }
             | Did::Joined { .. }
             | Did::Kicked { .. }
             | Did::Ended => {}
         }
+    }
+
+    /// The server that a session was attached to last, there in the history.
+    pub(super) fn server_of(&self, session: Session, index: usize) -> Option<Server> {
+        let all = self.attached.get(&session)?;
+        all.iter().rev().find(|(since, _)| *since <= index).map(|(_, server)| *server)
+    }
+
+    /// Whether what a session was shown there may be gone since with the disk of its server.
+    pub(super) fn may_be_gone(&self, session: Session, index: usize) -> bool {
+        self.server_of(session, index).is_some_and(|of| self.is_disk_lost_after(of, index))
+    }
+
+    /// Who a session is, once it is attached.
+    pub(super) fn account(&self, session: Session) -> AccountId {
+        self.accounts.get(&session).copied().unwrap_or_default()
     }
 
     /// Whether a server's disk was lost after that place in the history.

@@ -168,7 +168,7 @@ fn silences(history: &History, facts: &Facts<'_>) -> BTreeMap<Session, Duration>
     for op in &history.ops {
         let What::Client(session, did) = &op.what else { continue };
         match did {
-            Did::Opened(room) => {
+            Did::Opened { room, .. } => {
                 open.entry(*session).or_default().insert(*room);
             }
             Did::Saw { .. } | Did::Answered { .. } => {

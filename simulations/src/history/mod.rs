@@ -15,13 +15,13 @@ mod rules;
 mod tests;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use chatty_core::event::Identity;
 use chatty_core::id::{AccountId, Mid, Origin, RoomId};
 use chatty_core::session::Level;
-use chatty_core::time::{Key, Time};
+use chatty_core::time::{Hlc, Key, Time};
 
 pub use figures::{Figures, Quantiles, Stall, figures};
 pub use rules::{Verdict, check, judge};
@@ -40,7 +40,9 @@ pub struct History {
     /// The sessions' names.
     pub sessions: Vec<String>,
     /// The rooms, and what they are called.
-    pub rooms: std::collections::BTreeMap<RoomId, String>,
+    pub rooms: BTreeMap<RoomId, String>,
+    /// The rooms of direct messages, and between whom.
+    pub directs: BTreeMap<RoomId, [AccountId; 2]>,
     /// What happened, in the order recorded.
     pub ops: Vec<Op>,
 }
@@ -48,11 +50,11 @@ pub struct History {
 impl History {
     /// Takes out what is told of messages that rooms do not keep any more, by their floors in unix
     /// milliseconds: nothing is promised of them.
-    pub fn forget_below(&mut self, floors: &std::collections::BTreeMap<RoomId, u64>) {
+    pub fn forget_below(&mut self, floors: &BTreeMap<RoomId, u64>) {
         let keeps =
             |room: &RoomId, mid: Mid| floors.get(room).is_none_or(|floor| mid.unix_ms() > *floor);
         let mut gone: BTreeSet<(Session, u64)> = BTreeSet::new();
-        let mut rooms = std::collections::BTreeMap::new();
+        let mut rooms = BTreeMap::new();
         for op in &self.ops {
             match &op.what {
                 What::Client(session, Did::Sent { ticket, room }) => {
@@ -111,6 +113,26 @@ pub enum What {
     /// The whole timeline of a room on one server after everything came to rest. The last one of a
     /// server and room counts.
     Final(Server, RoomId, Vec<Shown>),
+    /// What else a server shows of a room after everything came to rest. The last one counts.
+    State(Server, RoomId, State),
+}
+
+/// What a room has besides its timeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Its topic; empty if none.
+    pub topic: String,
+    /// Who joined it, and by which name each of them goes.
+    pub members: BTreeMap<AccountId, String>,
+}
+
+/// What is set rather than said: of two changes the one at the higher place counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A room's topic.
+    Topic(RoomId),
+    /// An account's name.
+    Nick(AccountId),
 }
 
 /// What a session may do or hear.
@@ -128,7 +150,12 @@ pub enum Did {
     /// Its server is gone.
     Lost,
     /// It is shown a room from now on.
-    Opened(RoomId),
+    Opened {
+        /// Which.
+        room: RoomId,
+        /// The server's clock then: whoever joined by it did so no later.
+        since: Hlc,
+    },
     /// It was told that it is out of a room.
     Closed(RoomId),
     /// It said something; answers name the ticket.
@@ -186,8 +213,24 @@ pub enum Did {
         lines: Vec<Shown>,
         /// Whether older ones may exist.
         more: bool,
-        /// Whether it was called complete: all that any server had some seconds before.
+        /// Whether the server said that they are all that any server had some seconds ago.
         complete: bool,
+    },
+    /// It asks that something be set.
+    Sets {
+        /// What.
+        subject: Subject,
+        /// To what: no other ask is for the same.
+        value: String,
+    },
+    /// It learnt that something was set.
+    Changed {
+        /// What.
+        subject: Subject,
+        /// To what.
+        value: String,
+        /// The change's place.
+        key: Key,
     },
     /// It learnt that somebody joined a room.
     Joined {
@@ -263,8 +306,14 @@ pub enum Rule {
     /// The final timelines of a room are the same on all servers, and have what was shown.
     Diverged,
     /// Somebody put out of a room says and hears nothing there that must have come after the kick:
-    /// what follows it in the same server's log, or is shown after he was told.
+    /// what follows it in the same server's log, or is shown after he was told, or was shown the
+    /// kick himself.
     KickedHeard,
+    /// A message to one person is shown to nobody but the two.
+    Overheard,
+    /// A topic or a name is in the end what the last change made it that anybody was told of, and a
+    /// room has the same members on all servers.
+    Shared,
     /// A session that had a room open from before its first message until the end was shown it all.
     Missed,
     /// The final timelines have nothing that no session said.
@@ -275,7 +324,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Lost,
         Self::Duplicated,
         Self::DirtyRead,
@@ -288,6 +337,8 @@ impl Rule {
         Self::MinorityReplicated,
         Self::Diverged,
         Self::KickedHeard,
+        Self::Overheard,
+        Self::Shared,
         Self::Missed,
         Self::Invented,
         Self::Unread,
@@ -309,6 +360,8 @@ impl fmt::Display for Rule {
             Self::MinorityReplicated => "replicated in a minority",
             Self::Diverged => "timelines differ",
             Self::KickedHeard => "kicked and heard",
+            Self::Overheard => "overheard",
+            Self::Shared => "shared state",
             Self::Missed => "missed",
             Self::Invented => "invented",
             Self::Unread => "not read",

@@ -5,7 +5,7 @@ use std::fmt;
 use chatty_core::session::Level;
 use chatty_core::time::Time;
 
-use super::{Did, History, Op, Shown, What};
+use super::{Did, History, Op, Shown, State, Subject, What};
 
 /// Seconds since the run began.
 pub(super) fn seconds(at: Time) -> String {
@@ -41,6 +41,14 @@ impl History {
         self.rooms.get(&room).cloned().unwrap_or_else(|| room.to_string())
     }
 
+    /// What may be set, in words.
+    pub(super) fn subject(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Topic(room) => format!("the topic of {}", self.room_name(room)),
+            Subject::Nick(account) => format!("the name of {account}"),
+        }
+    }
+
     /// What a session did or heard, in words.
     pub fn words(&self, did: &Did) -> String {
         Words(self, did).to_string().trim_end().to_string()
@@ -68,6 +76,12 @@ impl History {
                 writeln!(f, "the final timeline of {room} on {server}, {} messages", lines.len())?;
                 lines.iter().try_for_each(|line| writeln!(f, "  {}", words(line)))
             }
+            What::State(server, room, State { topic, members }) => {
+                let (server, room) = (self.server_name(*server), self.room_name(*room));
+                let who = |(account, nick): (&_, &String)| format!("{nick} ({account})");
+                let members: Vec<_> = members.iter().map(who).collect();
+                writeln!(f, "{room} on {server}: topic {topic:?}, with {}", members.join(", "))
+            }
         }
     }
 
@@ -81,8 +95,14 @@ impl History {
                 writeln!(f)
             }
             Did::Lost => writeln!(f, "lost its server"),
-            Did::Opened(room) => writeln!(f, "opened {}", self.room_name(*room)),
+            Did::Opened { room, .. } => writeln!(f, "opened {}", self.room_name(*room)),
             Did::Closed(room) => writeln!(f, "is out of {}", self.room_name(*room)),
+            Did::Sets { subject, value } => {
+                writeln!(f, "sets {} to {value:?}", self.subject(*subject))
+            }
+            Did::Changed { subject, value, key } => {
+                writeln!(f, "learns that {} is {value:?} since {key}", self.subject(*subject))
+            }
             Did::Sent { ticket, room } => {
                 writeln!(f, "sends {ticket} to {}", self.room_name(*room))
             }

@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     };
     match verdict {
         Ok(Verdict::Kept) => ExitCode::SUCCESS,
-        Ok(Verdict::Broken) => ExitCode::FAILURE,
+        Ok(Verdict::Idle | Verdict::Broken) => ExitCode::FAILURE,
         Err(why) => {
             eprintln!("chatty-rounds: {why}");
             ExitCode::FAILURE
@@ -176,6 +176,7 @@ fn run(arguments: &Arguments) -> Result<Verdict, String> {
             println!("every promise was kept (seed {seed})");
             fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         }
+        Ok(Verdict::Idle) => println!("some rules had nothing to judge (seed {seed})"),
         Ok(Verdict::Broken) => {
             println!("A PROMISE WAS BROKEN (seed {seed}): see {}", folder.display());
         }
@@ -256,6 +257,9 @@ fn torture_inside(
     let verdict = rounds::torture(&what, work, base)?;
     match verdict {
         Verdict::Kept => println!("every promise was kept (seed {seed})"),
+        Verdict::Idle => {
+            println!("some rules had nothing to judge: nothing is proven (seed {seed})")
+        }
         Verdict::Broken => println!("A PROMISE WAS BROKEN (seed {seed}): see {}", base.display()),
     }
     Ok(verdict)

@@ -114,6 +114,11 @@ impl Deaf {
         Ok(Self { machine: machine.into(), chain })
     }
 
+    /// Which machine.
+    pub const fn machine(&self) -> &String {
+        &self.machine
+    }
+
     /// How many packets were dropped.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Rounds of real processes under faults, each held against the promises by the history checker.
 //!
-//! A round (`round`) has rooms of its own, clients on each server (`crowd`) whose every word is
-//! written down (`recorder`), faults ([`Fault`]: one list of all there are, `faults` with how each is
+//! A round (`round`) has rooms of its own, clients on each server (`crowd`) that talk (`session`) and
+//! do everything else (`square`), all of which is written down (`pen`, `recorder`), faults ([`Fault`]: one list of all there are, `faults` with how each is
 //! made), and its end: everything replicated, all servers the same, every timeline read from every
 //! server. `modes` repeats one fault, `torture` draws from all of them. The servers (`stage`) are on
 //! the loopback, or each on a machine of its own (`machines`) where the fault needs a network. What
 //! is needed to look into a round that broke a promise stays in a folder.
 
+mod cases;
 mod clock;
 mod crowd;
 mod fault;
@@ -14,22 +15,29 @@ mod faults;
 mod keep;
 mod machines;
 mod modes;
+mod pen;
 mod place;
 mod recorder;
 mod round;
 mod server;
 mod session;
+mod square;
 mod stage;
 mod system;
 mod table;
+mod timeline;
 mod told;
 mod torture;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chatty_simulations::history::{Figures, History, Rule, Violation, check, figures};
+use chatty_simulations::history::{
+    Figures, History, Rule, Session, Stall, Verdict as Found, Violation, figures, judge,
+};
 
+use crowd::THROUGHOUT;
 use table::{Cell, Row};
 
 pub use fault::Fault;
@@ -64,6 +72,8 @@ pub struct Options {
 pub enum Verdict {
     /// No promise was broken; nothing is left of the run.
     Kept,
+    /// No promise was broken, but in so many rounds a rule had nothing to judge.
+    Idle,
     /// A promise was broken, or a round did not come to rest: what it takes to look into it is in
     /// the folder.
     Broken,
@@ -98,6 +108,8 @@ pub fn torture(torture: &Torture, work: &Path, broken: &Path) -> Result<Verdict,
 struct Judged {
     history: History,
     violations: Vec<Violation>,
+    /// How often each rule had something to judge.
+    judged: BTreeMap<Rule, u64>,
     figures: Figures,
     /// What did not come to rest, in words.
     troubles: Vec<String>,
@@ -105,8 +117,8 @@ struct Judged {
 
 impl Judged {
     fn new(history: History, troubles: Vec<String>) -> Self {
-        let (violations, figures) = (check(&history), figures(&history));
-        Self { history, violations, figures, troubles }
+        let (Found { broken, judged }, figures) = (judge(&history), figures(&history));
+        Self { history, violations: broken, judged, figures, troubles }
     }
 
     fn is_kept(&self) -> bool {
@@ -117,10 +129,28 @@ impl Judged {
         self.violations.iter().filter(|violation| rules.contains(&violation.rule)).count()
     }
 
+    /// How long those waited who talk and listen throughout.
+    fn stalls(&self) -> BTreeMap<Session, Stall> {
+        let stays = |who: &Session| {
+            let name = self.history.sessions.get(*who);
+            name.is_some_and(|name| THROUGHOUT.iter().any(|begin| name.starts_with(begin)))
+        };
+        let stalls = self.figures.stalls.iter().filter(|(who, _)| stays(who));
+        stalls.map(|(who, stall)| (*who, *stall)).collect()
+    }
+
     /// The cells that every table has.
     fn cells(&self) -> Row {
         let Figures {
-            sent, replicated, stored_only, replicated_lost, stored_lost, repaired, ..
+            sent,
+            replicated,
+            stored_only,
+            replicated_lost,
+            stored_lost,
+            repaired,
+            refused,
+            unknown,
+            ..
         } = &self.figures;
         let named = [Rule::Lost, Rule::Duplicated, Rule::Reordered];
         let others: Vec<_> = Rule::ALL.into_iter().filter(|rule| !named.contains(rule)).collect();
@@ -128,6 +158,8 @@ impl Judged {
             ("said", Cell::Count(*sent)),
             ("replicated", Cell::Count(*replicated)),
             ("lost", Cell::Count(*replicated_lost)),
+            ("refused", Cell::Count(*refused)),
+            ("not known", Cell::Count(*unknown)),
             ("stored only", Cell::Count(*stored_only)),
             ("of these lost", Cell::Count(*stored_lost)),
             ("saved by its sender", Cell::Count(*repaired)),

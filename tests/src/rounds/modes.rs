@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use chatty_core::session::Level;
 use chatty_simulations::history::{Did, History, Rule, Server, Session, Shown, Stall, What};
 
+use super::cases::Cases;
 use super::crowd::Mix;
 use super::fault::{Dice, Fault, Strike};
 use super::faults::links::Isolate;
@@ -15,6 +16,7 @@ use super::machines;
 use super::round::{Ends, Lived, Plan, live};
 use super::stage::{Ground, Stage};
 use super::table::{Cell, Row, Table, merged};
+use super::timeline::Timeline;
 use super::told::told;
 use super::{Judged, Mode, Options, Verdict};
 use crate::ports::Ports;
@@ -37,6 +39,8 @@ impl Mode {
         };
         Plan {
             rooms: rooms(&format!("round-{round}")),
+            square: format!("round-{round}"),
+            founder: round as usize % SERVERS,
             rate: options.rate,
             mix: Mix::Plain,
             lead: dice.millis(from, to),
@@ -51,7 +55,7 @@ impl Mode {
         let longest = |of: &mut dyn Iterator<Item = &Stall>| {
             Cell::Longest(of.map(Stall::longest).max().unwrap_or_default())
         };
-        let stalls = &judged.figures.stalls;
+        let stalls = judged.stalls();
         match self {
             Self::Kill => {
                 let victim = victim_of(&judged.history).unwrap_or_default();
@@ -83,6 +87,7 @@ pub(super) fn run(mode: Mode, rounds: u32, options: &Options) -> Result<Verdict,
     let mut stage = Stage::build(folder, SERVERS, Ground::Loopback(port))?;
     let mut earlier = Vec::new();
     let mut table = Table::default();
+    let mut cases = Cases::default();
     let mut verdict = Verdict::Kept;
     for round in 1..=rounds {
         let began = Instant::now();
@@ -93,6 +98,7 @@ pub(super) fn run(mode: Mode, rounds: u32, options: &Options) -> Result<Verdict,
         cells.extend(mode.cells(&lived.judged));
         cells.push(("took", Cell::Longest(began.elapsed())));
         table.add(cells);
+        cases.add(&lived.judged.judged);
         eprintln!("{}", table.last_row());
         if !lived.judged.is_kept() {
             verdict = Verdict::Broken;
@@ -104,7 +110,7 @@ pub(super) fn run(mode: Mode, rounds: u32, options: &Options) -> Result<Verdict,
         }
         earlier.extend(lived.timelines);
     }
-    println!("{table}");
+    println!("{table}\n{cases}");
     let lost = reread(&stage, &earlier)?;
     let messages: usize = earlier.iter().map(|(_, lines)| lines.len()).sum();
     println!(
@@ -125,6 +131,8 @@ pub(super) fn partition(cut: Duration, options: &Options) -> Result<Verdict, Str
     eprintln!("all talk; {}", isolate.says());
     let plan = Plan {
         rooms: rooms("partition"),
+        square: "partition".into(),
+        founder: 0,
         rate: options.rate,
         mix: Mix::Plain,
         lead: Duration::from_secs(2),
@@ -142,7 +150,9 @@ pub(super) fn partition(cut: Duration, options: &Options) -> Result<Verdict, Str
     cells.push(("heal to equal digests", Cell::Longest(*rest)));
     let mut table = Table::default();
     table.add(cells);
-    println!("{table}");
+    let mut cases = Cases::default();
+    cases.add(&judged.judged);
+    println!("{table}\n{cases}");
     if judged.is_kept() {
         return Ok(Verdict::Kept);
     }
@@ -158,15 +168,16 @@ pub(super) fn logs(stage: &Stage) -> Vec<PathBuf> {
 /// The timelines of all rounds, as they are on every server after the last: what is not as it was.
 pub(super) fn reread(
     stage: &Stage,
-    earlier: &[(String, Vec<Shown>)],
+    earlier: &[(Timeline, Vec<Shown>)],
 ) -> Result<Vec<String>, String> {
     let mut lost = Vec::new();
-    let rooms: Vec<_> = earlier.iter().map(|(room, _)| room.clone()).collect();
+    let timelines: Vec<_> = earlier.iter().map(|(timeline, _)| timeline.clone()).collect();
     for server in 0..stage.servers.len() {
-        let read = stage.read(server, rooms.clone())?;
-        for ((room, before), (_, now)) in earlier.iter().zip(read) {
+        let read = stage.read(server, &timelines)?;
+        for ((timeline, before), now) in earlier.iter().zip(read) {
             if *before != now {
-                let (name, before, now) = (stage.name(server), before.len(), now.len());
+                let (room, name) = (&timeline.name, stage.name(server));
+                let (before, now) = (before.len(), now.len());
                 lost.push(format!("{room} on {name}: {before} messages then, {now} now"));
             }
         }

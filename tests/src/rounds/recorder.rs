@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use chatty_core::id::{RoomId, Slot};
+use chatty_core::id::{AccountId, RoomId, Slot};
 use chatty_core::time::Time;
 use chatty_simulations::history::{Did, History, Op, Server, Session, What};
 
@@ -20,7 +20,9 @@ struct Live {
     history: History,
     /// How many messages each session was shown of each room.
     shown: BTreeMap<(Session, RoomId), usize>,
+    /// Which rooms each session had open from when it came on.
     opened: BTreeSet<(Session, RoomId)>,
+    closed: BTreeSet<(Session, RoomId)>,
     ended: BTreeMap<Session, String>,
     /// Messages of each session that are not known to be replicated.
     unsettled: BTreeMap<Session, usize>,
@@ -52,6 +54,13 @@ impl Recorder {
         live.history.sessions.len() - 1
     }
 
+    /// A conversation of two begins.
+    pub fn direct(&self, room: RoomId, pair: [AccountId; 2], name: String) {
+        let mut live = self.live();
+        live.history.rooms.insert(room, name);
+        live.history.directs.insert(room, pair);
+    }
+
     /// Its number; one that the history does not know is none of its servers.
     pub fn server(&self, name: &Slot) -> Server {
         let live = self.live();
@@ -76,8 +85,15 @@ impl Recorder {
             What::Client(session, Did::Saw { room, .. }) => {
                 *live.shown.entry((*session, *room)).or_default() += 1;
             }
-            What::Client(session, Did::Opened(room)) => {
+            // Who was out of it meanwhile need not be shown it all.
+            What::Client(session, Did::Opened { room, .. })
+                if !live.closed.contains(&(*session, *room)) =>
+            {
                 live.opened.insert((*session, *room));
+            }
+            What::Client(session, Did::Closed(room)) => {
+                live.opened.remove(&(*session, *room));
+                live.closed.insert((*session, *room));
             }
             _ => {}
         }

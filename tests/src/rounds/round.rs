@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use chatty_core::id::RoomId;
 use chatty_core::session::Level;
 use chatty_core::time::Time;
-use chatty_simulations::history::{Did, History, Shown, What};
+use chatty_simulations::history::{Did, History, Server, Session, Shown, What};
 
 use super::Judged;
-use super::crowd::{Crowd, Mix, guests_of};
+use super::crowd::{Crowd, Mix, THROUGHOUT, comers_of, guests_of};
 use super::fault::{Scene, Strike};
 use super::recorder::Recorder;
 use super::session::Phase;
 use super::stage::Stage;
 use super::table::Row;
+use super::timeline::Timeline;
 
 /// A fault that lasts longer than this is lived through with people being answered.
 const ANSWERED_FROM: Duration = Duration::from_secs(2);
@@ -24,7 +26,11 @@ const STAMP_SLACK_MS: u64 = 2000;
 pub struct Plan {
     /// Where people talk; nobody has before.
     pub rooms: Vec<String>,
-    /// Messages a second, of all clients together.
+    /// Where people do what else they do; nobody has been there before.
+    pub square: String,
+    /// At which server whoever makes the square begins.
+    pub founder: Server,
+    /// Messages a second, of all clients together that only talk.
     pub rate: u32,
     /// Who the clients are.
     pub mix: Mix,
@@ -56,7 +62,7 @@ pub struct Lived {
     /// What proves that the faults happened.
     pub proofs: Vec<String>,
     /// The timelines of its rooms.
-    pub timelines: Vec<(String, Vec<Shown>)>,
+    pub timelines: Vec<(Timeline, Vec<Shown>)>,
     /// From when all faults had ended and nobody said anything any more until all servers showed the
     /// same.
     pub rest: Duration,
@@ -67,7 +73,8 @@ pub struct Lived {
 /// Lives a round.
 pub fn live(stage: &mut Stage, mut plan: Plan) -> Result<Lived, String> {
     let began_ms = unix_ms();
-    let recorder = Arc::new(Recorder::new(stage.names(), &plan.rooms));
+    let rooms: Vec<_> = plan.rooms.iter().chain([&plan.square]).cloned().collect();
+    let recorder = Arc::new(Recorder::new(stage.names(), &rooms));
     let crowd = gather(stage, &plan, recorder.clone())?;
     crowd.now(Phase::Talking);
     let mut scene = Scene { stage, recorder: &recorder, notes: Vec::new() };
@@ -92,6 +99,9 @@ pub fn live(stage: &mut Stage, mut plan: Plan) -> Result<Lived, String> {
         }
     }
     std::thread::sleep(plan.afterwards);
+    if plan.ends == Ends::InTalk {
+        troubles.extend(crowd.wait_turns().err());
+    }
     crowd.now(Phase::Quiet);
     let quiet = Instant::now();
     let mut same = scene.stage.converge();
@@ -103,7 +113,10 @@ pub fn live(stage: &mut Stage, mut plan: Plan) -> Result<Lived, String> {
     troubles.extend(same.err());
     scene.note(format!("at rest after {} ms", rest.as_millis()));
     let (stage, notes) = (scene.stage, scene.notes);
-    let timelines = read_all(stage, &plan.rooms, &recorder, &crowd, &mut troubles);
+    let public = rooms.iter().map(|room| Timeline::public(room, stage.accounts()));
+    let all: Vec<_> = public.chain(crowd.conversations()).collect();
+    let timelines = read_all(stage, &all, &recorder, &crowd, &mut troubles);
+    read_states(stage, &plan.square, &recorder, &mut troubles);
     troubles.extend(crowd.end(stage.watcher()).err());
     let history = recorder.history();
     for (act, (from, until)) in plan.acts.iter().zip(spans) {
@@ -111,6 +124,7 @@ pub fn live(stage: &mut Stage, mut plan: Plan) -> Result<Lived, String> {
         troubles.extend(act.iter().flat_map(|strike| strike.judge(&history)));
     }
     troubles.extend(wrong_stamps(&timelines, began_ms));
+    troubles.extend(not_taken(&history));
     let cells = plan.acts.iter().flatten().flat_map(|strike| strike.cells()).collect();
     let judged = Judged::new(history, troubles);
     Ok(Lived { judged, notes, proofs, timelines, rest, cells })
@@ -125,7 +139,14 @@ fn gather(stage: &Stage, plan: &Plan, recorder: Arc<Recorder>) -> Result<Crowd, 
         let place = stage.place_of(server);
         guests_of(place, name, &plan.rooms, says_every, plan.mix, stage.accounts())
     });
-    Crowd::gather(stage.cluster(), recorder, guests.collect())
+    // Whoever makes the square comes first.
+    let order = (0..names.len()).map(|n| (n + plan.founder) % names.len());
+    let comers = order.flat_map(|server| {
+        let (name, is_founder) = (&names[server], server == plan.founder);
+        let all = comers_of(name, &plan.square, &plan.rooms, is_founder, stage.accounts());
+        all.into_iter().map(move |comer| (stage.place_of(server), comer))
+    });
+    Crowd::gather(stage.cluster(), recorder, guests.collect(), comers.collect())
 }
 
 /// Lets faults happen together; gives when all of them showed and when the first was ended.
@@ -159,28 +180,38 @@ fn play(
 /// Reads all timelines from all servers.
 fn read_all(
     stage: &Stage,
-    rooms: &[String],
+    all: &[Timeline],
     recorder: &Recorder,
     crowd: &Crowd,
     troubles: &mut Vec<String>,
-) -> Vec<(String, Vec<Shown>)> {
+) -> Vec<(Timeline, Vec<Shown>)> {
     let mut timelines = Vec::new();
     for server in 0..stage.servers.len() {
-        match stage.read(server, rooms.to_vec()) {
+        match stage.read(server, all) {
             Ok(read) => {
+                let read: Vec<_> = all.iter().cloned().zip(read).collect();
+                for (timeline, lines) in &read {
+                    recorder.note(What::Final(server, timeline.room, lines.clone()));
+                }
                 if timelines.is_empty() {
                     crowd.wait_shown(&read);
-                    let lines = read.iter().map(|(_, lines)| lines.clone());
-                    timelines = rooms.iter().cloned().zip(lines).collect();
-                }
-                for (room, lines) in read {
-                    recorder.note(What::Final(server, room, lines));
+                    timelines = read;
                 }
             }
             Err(why) => troubles.push(why),
         }
     }
     timelines
+}
+
+/// Reads what the square has besides its timeline from all servers.
+fn read_states(stage: &Stage, square: &str, recorder: &Recorder, troubles: &mut Vec<String>) {
+    for server in 0..stage.servers.len() {
+        match stage.read_state(server, square) {
+            Ok(state) => recorder.note(What::State(server, RoomId::public(square), state)),
+            Err(why) => troubles.push(why),
+        }
+    }
 }
 
 /// Whether nobody was told `replicated` for a long time though a majority of the servers could.
@@ -215,13 +246,30 @@ fn unanswered(
     ))
 }
 
+/// What those that talk throughout were refused, or never answered: nothing forbids them anything.
+fn not_taken(history: &History) -> Option<String> {
+    let talks = |session: &Session| {
+        history.sessions.get(*session).is_some_and(|name| name.starts_with(THROUGHOUT[0]))
+    };
+    let mut all = history.ops.iter().filter_map(|op| match &op.what {
+        What::Client(session, Did::Refused { ticket, why } | Did::Doubted { ticket, why })
+            if talks(session) =>
+        {
+            Some(format!("message {ticket} of {} was not taken: {why}", history.sessions[*session]))
+        }
+        _ => None,
+    });
+    let first = all.next()?;
+    Some(format!("{first}, and {} more", all.count()))
+}
+
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Lines that stand at a time at which they cannot have been said.
-fn wrong_stamps(timelines: &[(String, Vec<Shown>)], began_ms: u64) -> Option<String> {
+fn wrong_stamps(timelines: &[(Timeline, Vec<Shown>)], began_ms: u64) -> Option<String> {
     let may = began_ms.saturating_sub(STAMP_SLACK_MS)..=unix_ms() + STAMP_SLACK_MS;
     let stamps = timelines.iter().flat_map(|(_, lines)| lines).map(|line| line.key.hlc.ms());
     let wrong: Vec<_> = stamps.filter(|ms| !may.contains(ms)).collect();
@@ -236,7 +284,7 @@ fn wrong_stamps(timelines: &[(String, Vec<Shown>)], began_ms: u64) -> Option<Str
 
 #[cfg(test)]
 mod tests {
-    use chatty_core::id::{AccountId, Mid, RoomId};
+    use chatty_core::id::{AccountId, Mid};
     use chatty_core::time::{Hlc, Key};
     use chatty_simulations::history::Op;
 
@@ -280,12 +328,25 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_of_those_that_talk_is_a_finding() {
+        let refused = |name: &str| {
+            let why = String::from("no");
+            let what = What::Client(0, Did::Refused { ticket: 7, why });
+            let ops = vec![Op { at: Time::default(), what }];
+            not_taken(&History { sessions: vec![name.into()], ops, ..History::default() })
+        };
+        let found = refused("talker-s1").expect("a finding");
+        assert!(found.contains("message 7 of talker-s1 was not taken: no"), "{found}");
+        assert_eq!(refused("regular-s1-round-1"), None, "he may be out of the room");
+    }
+
+    #[test]
     fn a_line_of_another_time_is_a_finding() {
         let now = unix_ms();
         let line = |ms: u64| {
             let key = Key { hlc: Hlc::at_ms(ms), ..Key::MIN };
             let shown = Shown { account: AccountId::default(), mid: Mid::default(), key, body: 0 };
-            vec![("lobby".to_owned(), vec![shown])]
+            vec![(Timeline::public("lobby", std::path::Path::new("")), vec![shown])]
         };
         assert_eq!(wrong_stamps(&line(now), now), None);
         assert!(wrong_stamps(&line(now - 10_000), now).is_some());

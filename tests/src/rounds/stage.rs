@@ -6,15 +6,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use chatty_client::Cluster;
-use chatty_core::id::RoomId;
 use chatty_core::session::{LinkState, ServerState, Status};
-use chatty_simulations::history::Shown;
+use chatty_simulations::history::{Shown, State};
 
 use super::machines;
 use super::place::Place;
 use super::server::Server;
-use super::session::timelines;
 use super::system::{at, output, succeed, until};
+use super::timeline::{self, Timeline};
 use crate::cluster::programs;
 
 /// A server has this long to answer what it is.
@@ -239,18 +238,25 @@ impl Stage {
         })
     }
 
-    /// Reads the whole timelines of rooms from one server.
+    /// Reads whole timelines from one server.
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn read(
-        &self,
-        server: usize,
-        rooms: Vec<String>,
-    ) -> Result<Vec<(RoomId, Vec<Shown>)>, String> {
-        let (cluster, identity) = (self.cluster.clone(), self.accounts.join("reader.id"));
+    pub fn read(&self, server: usize, timelines: &[Timeline]) -> Result<Vec<Vec<Shown>>, String> {
+        let (cluster, timelines) = (self.cluster.clone(), timelines.to_vec());
         let name = self.name(server).to_owned();
-        let read = async move { timelines(&cluster, &name, identity, rooms).await };
+        let read = async move { timeline::read(&cluster, &name, &timelines).await };
+        self.watcher.run(read)?
+    }
+
+    /// Reads the topic and the members of a room from one server.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn read_state(&self, server: usize, room: &str) -> Result<State, String> {
+        let of = Timeline::public(room, &self.accounts);
+        let (cluster, name) = (self.cluster.clone(), self.name(server).to_owned());
+        let read = async move { timeline::state(&cluster, &name, &of.name, &of.reader).await };
         self.watcher.run(read)?
     }
 

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chatty_core::rng::Rng;
-use chatty_simulations::history::{History, Shown};
+use chatty_simulations::history::{History, Shown, Stall};
 
-use super::crowd::{Mix, VISITOR};
+use super::cases::Cases;
+use super::crowd::Mix;
 use super::fault::{Dice, Fault, shuffle};
 use super::keep::keep;
 use super::machines;
@@ -21,6 +22,7 @@ use super::round::{Ends, Lived, Plan, live};
 use super::stage::{Ground, Stage};
 use super::system::at;
 use super::table::{Cell, Row, Table};
+use super::timeline::Timeline;
 use super::{Judged, Verdict};
 
 /// So many rounds are lived on the same servers.
@@ -28,6 +30,8 @@ const STRETCH: u32 = 10;
 /// One round in so many has a second fault.
 const TWO_AT_ONCE: u64 = 3;
 const ROOMS: usize = 2;
+/// In so many rounds, which have every fault, each rule has something to judge.
+const JUDGES_ALL: usize = 2 * Fault::ALL.len();
 const AFTERWARDS: Duration = Duration::from_millis(800);
 
 /// What is to be done.
@@ -97,6 +101,8 @@ impl Torture {
         let number = dealt.number;
         Plan {
             rooms: (1..=ROOMS).map(|n| format!("round-{number}-{n}")).collect(),
+            square: format!("round-{number}"),
+            founder: number as usize % dealt.servers,
             rate: self.rate,
             mix: Mix::Varied,
             lead: dice.millis(300, 1000),
@@ -132,8 +138,14 @@ impl Torture {
             run.round(dealt)?;
         }
         run.end_stretch()?;
-        println!("{}", run.summary.table());
-        Ok(if run.summary.broken == 0 { Verdict::Kept } else { Verdict::Broken })
+        let Summary { cases, broken, .. } = &run.summary;
+        println!("{}\n{cases}", run.summary.table());
+        let judges_all = self.only.is_none() && all.len() >= JUDGES_ALL;
+        Ok(match (broken, cases.idle().is_empty()) {
+            (0, false) if judges_all => Verdict::Idle,
+            (0, _) => Verdict::Kept,
+            _ => Verdict::Broken,
+        })
     }
 }
 
@@ -142,7 +154,7 @@ struct Stretch {
     stage: Stage,
     first: u32,
     servers: usize,
-    earlier: Vec<(String, Vec<Shown>)>,
+    earlier: Vec<(Timeline, Vec<Shown>)>,
 }
 
 struct Run<'a> {
@@ -257,6 +269,7 @@ impl Lived {
 #[derive(Default)]
 struct Summary {
     rounds: Vec<(Fault, bool, Row)>,
+    cases: Cases,
     broken: usize,
     read_again: usize,
 }
@@ -266,13 +279,9 @@ impl Summary {
         let judged = &lived.judged;
         let is_broken = usize::from(!judged.is_kept());
         self.broken += is_broken;
-        // Who comes and goes hears nothing any more once gone: that is no stall.
-        let stays = |who: &usize| {
-            let name = judged.history.sessions.get(*who);
-            name.is_some_and(|name| !name.starts_with(VISITOR))
-        };
-        let stalls = judged.figures.stalls.iter().filter(|(who, _)| stays(who));
-        let stall = stalls.map(|(_, stall)| stall.longest()).max().unwrap_or_default();
+        self.cases.add(&judged.judged);
+        let stalls = judged.stalls();
+        let stall = stalls.values().map(Stall::longest).max().unwrap_or_default();
         let mut row = vec![("broken", Cell::Count(is_broken))];
         row.extend(judged.cells());
         row.push(("longest stall", Cell::Longest(stall)));

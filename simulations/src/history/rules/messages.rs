@@ -124,6 +124,30 @@ pub(super) fn dirty_read(facts: &Facts<'_>, found: &mut Found) {
     }
 }
 
+pub(super) fn overheard(facts: &Facts<'_>, found: &mut Found) {
+    let accounts: BTreeSet<AccountId> = facts.accounts.values().copied().collect();
+    let mut reported = BTreeSet::new();
+    for sight in &facts.sights {
+        let Some(pair) = facts.history.directs.get(&sight.room) else { continue };
+        if accounts.iter().any(|account| !pair.contains(account)) {
+            found.judges(Rule::Overheard);
+        }
+        let identity = sight.line.identity(sight.room);
+        let account = facts.account(sight.session);
+        if !pair.contains(&account) && reported.insert((sight.session, identity)) {
+            let what = format!(
+                "{} was shown {} of {}, which is between {} and {}",
+                facts.session(sight.session),
+                identity.mid,
+                facts.room(sight.room),
+                pair[0],
+                pair[1],
+            );
+            found.add(Rule::Overheard, sight.at, what);
+        }
+    }
+}
+
 pub(super) fn minority_replicated(facts: &Facts<'_>, found: &mut Found) {
     for ((session, ticket), sent) in &facts.sent {
         for answer in &sent.answers {
@@ -194,11 +218,11 @@ fn open_throughout(
     for (index, op) in facts.history.ops.iter().enumerate() {
         let What::Client(session, did) = &op.what else { continue };
         match did {
-            Did::Opened(room) if first_said.get(room).is_none_or(|first| index < *first) => {
+            Did::Opened { room, .. } if first_said.get(room).is_none_or(|first| index < *first) => {
                 open.insert((*session, *room));
             }
             // Opened anew: what was there comes with the answer, as far as it asked for that.
-            Did::Opened(room) | Did::Closed(room) => {
+            Did::Opened { room, .. } | Did::Closed(room) => {
                 open.remove(&(*session, *room));
             }
             Did::Ended => open.retain(|(other, _)| other != session),

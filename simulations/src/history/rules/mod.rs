@@ -1,8 +1,10 @@
 //! The promises, each held against the facts.
 
+mod kicks;
 mod messages;
 mod pages;
 mod sessions;
+mod shared;
 mod timelines;
 
 use std::collections::BTreeMap;
@@ -43,7 +45,9 @@ pub fn judge(history: &History) -> Verdict {
             Rule::WritesFollowReads => sessions::writes_follow_reads(&facts, &mut found),
             Rule::MinorityReplicated => messages::minority_replicated(&facts, &mut found),
             Rule::Diverged => timelines::diverged(&facts, &mut found),
-            Rule::KickedHeard => sessions::kicked_heard(&facts, &mut found),
+            Rule::KickedHeard => kicks::kicked_heard(&facts, &mut found),
+            Rule::Overheard => messages::overheard(&facts, &mut found),
+            Rule::Shared => shared::shared(&facts, &mut found),
             Rule::Missed => messages::missed(&facts, &mut found),
             Rule::Invented => messages::invented(&facts, &mut found),
             Rule::Unread => timelines::unread(&facts, &mut found),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chatty_core::event::Identity;
-use chatty_core::id::{AccountId, Origin, RoomId};
+use chatty_core::id::{Origin, RoomId};
 use chatty_core::time::{Key, Time};
 
 use super::Found;
-use crate::history::facts::{Facts, Sent, SightKind};
+use crate::history::facts::{Facts, Sent};
 use crate::history::write::seconds;
 use crate::history::{Did, Op, Rule, Session, Shown, What};
 
@@ -216,115 +216,4 @@ fn stale_meanwhile(
         }
     }
     stale
-}
-
-/// When somebody was put out of a room, or came in again.
-#[derive(Clone, Copy)]
-struct Change {
-    index: usize,
-    key: Key,
-}
-
-#[derive(Default)]
-struct Membership {
-    kicks: Vec<Change>,
-    joins: Vec<Change>,
-    /// Where in the history he was let in: nobody else need have been shown that he joined.
-    let_in: Vec<usize>,
-}
-
-pub(super) fn kicked_heard(facts: &Facts<'_>, found: &mut Found) {
-    let mut members: BTreeMap<(RoomId, AccountId), Membership> = BTreeMap::new();
-    let mut out: BTreeMap<(Session, RoomId), Time> = BTreeMap::new();
-    for (index, Op { at, what }) in facts.history.ops.iter().enumerate() {
-        let What::Client(session, did) = what else { continue };
-        match did {
-            Did::Joined { room, account, key } => {
-                let change = Change { index, key: *key };
-                members.entry((*room, *account)).or_default().joins.push(change);
-            }
-            Did::Kicked { room, account, key } => {
-                let change = Change { index, key: *key };
-                members.entry((*room, *account)).or_default().kicks.push(change);
-            }
-            Did::Closed(room) => {
-                out.insert((*session, *room), *at);
-            }
-            Did::Opened(room) => {
-                out.remove(&(*session, *room));
-                let account = facts.accounts.get(session).copied().unwrap_or_default();
-                members.entry((*room, account)).or_default().let_in.push(index);
-            }
-            Did::Saw { room, line, .. } => {
-                if let Some(since) = out.get(&(*session, *room)) {
-                    let what = format!(
-                        "{} was shown {} of {} {} ms after it was told that it is out",
-                        facts.session(*session),
-                        line.mid,
-                        facts.room(*room),
-                        at.since(*since).as_millis(),
-                    );
-                    found.add(Rule::KickedHeard, *at, what);
-                }
-            }
-            _ => {}
-        }
-    }
-    // Lines that somebody who was put out must not hear.
-    let listeners: BTreeSet<AccountId> = facts.accounts.values().copied().collect();
-    for ((room, _), of) in members.iter().filter(|((_, account), _)| listeners.contains(account)) {
-        let mut places = facts.places.iter().filter(|(identity, _)| identity.room == *room);
-        if places.any(|(_, place)| of.bars(place.key, usize::MAX).is_some()) {
-            found.judges(Rule::KickedHeard);
-        }
-    }
-    // A page of a public room may be read by anybody; what is shown unasked must cease.
-    for sight in facts.sights.iter().filter(|sight| sight.kind == SightKind::Told) {
-        let account = facts.accounts.get(&sight.session).copied().unwrap_or_default();
-        let hears = members.get(&(sight.room, account));
-        let kick = hears.and_then(|of| of.bars(sight.line.key, sight.index));
-        if let Some(kick) = kick.map(|kick| kick.key) {
-            let what = format!(
-                "{} was shown {} of {}, which follows his kick at {kick} in the same log",
-                facts.session(sight.session),
-                sight.line.mid,
-                facts.room(sight.room),
-            );
-            found.add(Rule::KickedHeard, sight.at, what);
-        }
-    }
-    // A server goes by what is on its disk, so what was said before anybody was shown the kick may
-    // stand after it.
-    let mut said: BTreeMap<Identity, usize> = BTreeMap::new();
-    for sent in facts.sent.values() {
-        let Some(identity) = sent.identity() else { continue };
-        let index = said.entry(identity).or_insert(sent.index);
-        *index = (*index).min(sent.index);
-    }
-    for (identity, place) in &facts.places {
-        let Some(said) = said.get(identity).copied() else { continue };
-        let says = members.get(&(identity.room, identity.account));
-        let kick =
-            says.and_then(|of| of.bars(place.key, usize::MAX)).filter(|kick| kick.index < said);
-        if let Some(kick) = kick.map(|kick| kick.key) {
-            let what = format!(
-                "{} of {} was taken from him after his kick at {kick} in the same log",
-                identity.mid,
-                facts.room(identity.room),
-            );
-            found.add(Rule::KickedHeard, super::messages::end(facts), what);
-        }
-    }
-}
-
-impl Membership {
-    /// The kick that a line follows in its own log, unless he came in again after it.
-    fn bars(&self, line: Key, index: usize) -> Option<Change> {
-        let is_back = |kick: &Change| {
-            self.joins.iter().any(|join| join.key > kick.key && join.index < index)
-                || self.let_in.iter().any(|at| (kick.index..index).contains(at))
-        };
-        let follows = |kick: &&Change| kick.key.origin == line.origin && kick.key < line;
-        self.kicks.iter().filter(follows).find(|kick| !is_back(kick)).copied()
-    }
 }

@@ -9,7 +9,7 @@ use chatty_core::time::Key;
 use super::Found;
 use super::messages::end;
 use crate::history::facts::{Facts, Sight, SightKind};
-use crate::history::{Rule, Server, Session, Shown};
+use crate::history::{Did, Rule, Server, Session, Shown, What};
 
 pub(super) fn reordered(facts: &Facts<'_>, found: &mut Found) {
     for (room, timelines) in &facts.finals {
@@ -69,7 +69,18 @@ const LATE_MS: u64 = 1000;
 /// [`Rule::Unmarked`].
 pub(super) fn unmarked(facts: &Facts<'_>, found: &mut Found) {
     let mut newest: BTreeMap<(Session, RoomId), Key> = BTreeMap::new();
+    let mut opened =
+        facts.history.ops.iter().enumerate().filter_map(|(index, op)| match &op.what {
+            What::Client(session, Did::Opened { room, .. }) => Some((index, (*session, *room))),
+            _ => None,
+        });
+    let mut next = opened.next();
     for sight in facts.sights.iter().filter(|sight| sight.kind == SightKind::Told) {
+        // Who comes in again begins anew.
+        while let Some((_, of)) = next.filter(|(index, _)| *index < sight.index) {
+            newest.remove(&of);
+            next = opened.next();
+        }
         let key = sight.line.key;
         let newest = newest.entry((sight.session, sight.room)).or_insert(key);
         if key.hlc.ms() + LATE_MS < newest.hlc.ms() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chatty_core::session::LinkState;
 use chatty_simulations::history::{Server, What};
 
 use crate::rounds::fault::{Dice, Scene, Strike};
@@ -12,6 +13,9 @@ use crate::rounds::system::until;
 
 /// With so many words a second a packet is lost, or waits, within this.
 const SHOW_MAX: Duration = Duration::from_secs(20);
+
+/// A server that is not heard for so long is not counted upon: 2 s, and one more for slow machines.
+const UNHEARD_FROM: Duration = Duration::from_secs(3);
 
 /// Machines that do not hear each other.
 struct Silence(Vec<Deaf>);
@@ -29,12 +33,54 @@ impl Silence {
         })
     }
 
+    /// Waits until each of these machines has dropped some.
+    fn shows_at(&self, machines: &[String]) -> Result<(), String> {
+        until("each drops packets", SHOW_MAX, || {
+            for deaf in self.0.iter().filter(|deaf| machines.contains(deaf.machine())) {
+                if deaf.dropped()? == 0 {
+                    return Err(format!("{} drops none", deaf.machine()));
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// All hear again; says how many packets were dropped.
     fn end(&mut self) -> Result<String, String> {
         let dropped = self.dropped()?;
         self.0.clear();
         Ok(format!("{dropped} packets dropped"))
     }
+}
+
+/// Waits until one server counts no more upon another that it does not hear; tells whether it says so:
+/// one that another fault has taken says nothing.
+fn counts_no_more(scene: &Scene<'_>, of: Server, upon: Server) -> Result<bool, String> {
+    let (name, other) = (scene.stage.name(of), scene.stage.name(upon));
+    until(&format!("{name} does not count upon {other}"), SHOW_MAX, || {
+        let Ok(status) = scene.stage.status(of) else { return Ok(false) };
+        let link = status.links.iter().find(|link| link.server.as_str() == other);
+        match link.map(|link| link.state) {
+            Some(LinkState::Up) => Err("the link is up".into()),
+            _ => Ok(true),
+        }
+    })
+}
+
+/// Of servers that cannot hear others, by the length of it: how many say so.
+fn all_count_no_more(
+    scene: &Scene<'_>,
+    lasted: Duration,
+    ways: &[(Server, Server)],
+) -> Result<String, String> {
+    if lasted < UNHEARD_FROM {
+        return Ok(String::new());
+    }
+    let mut count = 0;
+    for (of, upon) in ways {
+        count += usize::from(counts_no_more(scene, *of, *upon)?);
+    }
+    Ok(format!(", {count} links not up"))
 }
 
 /// See [`Fault::CutPair`](crate::rounds::fault::Fault::CutPair) and
@@ -92,7 +138,7 @@ impl Strike for Cut {
     }
 
     fn shows(&mut self, _scene: &mut Scene<'_>) -> Result<(), String> {
-        self.silence.shows()
+        self.silence.shows_at(&[server_machine(self.one), server_machine(self.other)])
     }
 
     fn lasts(&self) -> Duration {
@@ -100,8 +146,11 @@ impl Strike for Cut {
     }
 
     fn heal(&mut self, scene: &mut Scene<'_>) -> Result<String, String> {
+        let ways = [(self.other, self.one), (self.one, self.other)];
+        let ways = if self.ways == Ways::Both { &ways[..] } else { &ways[..1] };
+        let unheard = all_count_no_more(scene, self.lasts, ways)?;
         scene.note("the cut ends");
-        self.silence.end()
+        Ok(self.silence.end()? + &unheard)
     }
 }
 
@@ -154,7 +203,8 @@ impl Strike for Isolate {
     }
 
     fn shows(&mut self, _scene: &mut Scene<'_>) -> Result<(), String> {
-        self.silence.shows()
+        let servers = self.apart.iter().chain(&self.rest);
+        self.silence.shows_at(&servers.map(|server| server_machine(*server)).collect::<Vec<_>>())
     }
 
     fn lasts(&self) -> Duration {
@@ -162,9 +212,15 @@ impl Strike for Isolate {
     }
 
     fn heal(&mut self, scene: &mut Scene<'_>) -> Result<String, String> {
+        let across = |one: &Server| {
+            let one = *one;
+            self.rest.iter().flat_map(move |other| [(one, *other), (*other, one)])
+        };
+        let ways: Vec<_> = self.apart.iter().flat_map(across).collect();
+        let unheard = all_count_no_more(scene, self.lasts, &ways)?;
         scene.recorder.note(What::Healed);
         scene.note("the cut ends");
-        self.silence.end()
+        Ok(self.silence.end()? + &unheard)
     }
 }
 

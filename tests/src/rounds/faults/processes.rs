@@ -130,7 +130,28 @@ pub struct Stop {
     victim: Server,
     lasts: Duration,
     from: Option<Instant>,
+    /// How much it had worked when it stood still.
+    worked: u64,
     missed: bool,
+}
+
+/// What the kernel says of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// The letter for what it does.
+    state: char,
+    /// How much it has worked, in ticks of the kernel's.
+    worked: u64,
+}
+
+impl Stat {
+    fn parse(line: &str) -> Option<Self> {
+        // After the program's name in brackets; user and system time are fields 14 and 15.
+        let mut fields = line.rsplit(") ").next()?.split(' ');
+        let state = fields.next()?.chars().next()?;
+        let mut times = fields.skip(10).map(str::parse::<u64>);
+        Some(Self { state, worked: times.next()?.ok()? + times.next()?.ok()? })
+    }
 }
 
 impl Stop {
@@ -138,17 +159,14 @@ impl Stop {
     pub fn draw(dice: &mut Dice) -> Self {
         let most = if dice.one_in(3) { 20_000 } else { 5000 };
         let (victim, lasts) = (dice.victim(), dice.millis(1000, most));
-        Self { victim, lasts, from: None, missed: false }
+        Self { victim, lasts, from: None, worked: 0, missed: false }
     }
 
-    /// The letter that the kernel gives for what its process does.
-    fn state(&self, scene: &mut Scene<'_>) -> Result<char, String> {
+    fn stat(&self, scene: &mut Scene<'_>) -> Result<Stat, String> {
         let pid = scene.stage.server(self.victim)?.pid()?;
         let file = format!("/proc/{pid}/stat");
         let stat = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        // After the program's name in brackets.
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        state.ok_or_else(|| format!("{file}: {stat}"))
+        Stat::parse(&stat).ok_or_else(|| format!("{file}: {stat}"))
     }
 }
 
@@ -165,10 +183,12 @@ impl Strike for Stop {
     }
 
     fn shows(&mut self, scene: &mut Scene<'_>) -> Result<(), String> {
-        until("the process stands still", MISSED_MAX, || match self.state(scene)? {
-            'T' => Ok(()),
-            other => Err(format!("its state is {other}")),
-        })
+        let stat = until("the process stands still", MISSED_MAX, || match self.stat(scene)? {
+            stat if stat.state == 'T' => Ok(stat),
+            other => Err(format!("its state is {other:?}")),
+        })?;
+        self.worked = stat.worked;
+        Ok(())
     }
 
     fn lasts(&self) -> Duration {
@@ -191,9 +211,10 @@ impl Strike for Stop {
                 return Err(format!("{name} stands still and nobody misses it"));
             }
         }
-        let stood = match self.state(scene)? {
-            'T' => self.from.map(|from| from.elapsed()).unwrap_or_default(),
-            other => return Err(format!("its state is {other}: something let it go on")),
+        let before = Stat { state: 'T', worked: self.worked };
+        let stood = match self.stat(scene)? {
+            stat if stat == before => self.from.map(|from| from.elapsed()).unwrap_or_default(),
+            other => return Err(format!("{other:?}, not {before:?}: something let it go on")),
         };
         scene.stage.server(self.victim)?.signal(Signal::SIGCONT)?;
         scene.stage.wait_answers(self.victim)?;
@@ -242,5 +263,19 @@ impl Strike for RollingRestart {
 
     fn heal(&mut self, _scene: &mut Scene<'_>) -> Result<String, String> {
         Ok(format!("{} servers run anew", self.runs.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_of_a_process_is_read_after_its_name() {
+        let line = "4711 (a (b) c) T 1 4711 4711 0 -1 4194560 312 0 0 0 17 5 0 0 20 0 4 0 99";
+        assert_eq!(Stat::parse(line), Some(Stat { state: 'T', worked: 22 }));
+        assert_eq!(Stat::parse("4711 (short) T 1 4711"), None);
+        let own = fs::read_to_string("/proc/self/stat").expect("it is there");
+        assert!(Stat::parse(&own).is_some(), "{own}");
     }
 }
