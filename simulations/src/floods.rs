@@ -103,8 +103,8 @@ pub fn run(flood: Flood, seed: u64) -> Result<Felt, Failure> {
     match flood {
         Flood::Client | Flood::Room => {}
         Flood::Server => world.servers[slow].slow_micros = 500_000,
-        Flood::SlowClient => world.cut_client(lagging),
-        Flood::SlowPeer => (0..3).filter(|n| *n != slow).for_each(|n| world.block(n, slow)),
+        Flood::SlowClient => world.cut_client(lagging, None),
+        Flood::SlowPeer => (0..3).filter(|n| *n != slow).for_each(|n| world.block(n, slow, None)),
     }
     let speakers: Vec<usize> = match flood {
         Flood::Client => vec![lagging],
@@ -120,9 +120,9 @@ pub fn run(flood: Flood, seed: u64) -> Result<Felt, Failure> {
     let over = match flood {
         Flood::Client | Flood::Room => Ok(()),
         Flood::Server => world.relent(Relent::FastDisk(slow)),
-        Flood::SlowClient => world.relent(Relent::Uncut(lagging)),
+        Flood::SlowClient => world.relent(Relent::Uncut(lagging, None)),
         Flood::SlowPeer => {
-            (0..3).filter(|n| *n != slow).for_each(|n| world.unblock(n, slow));
+            (0..3).filter(|n| *n != slow).for_each(|n| world.unblock(n, slow, None));
             Ok(())
         }
     };

@@ -62,8 +62,8 @@ pub fn the_only_winner_is_lost(seed: u64) -> Result<usize, Failure> {
     }
     *world.luck.of(Stream::Strike) = rng;
     for other in (0..world.servers.len()).filter(|other| *other != alone) {
-        world.unblock(alone, other);
-        world.unblock(other, alone);
+        world.unblock(alone, other, None);
+        world.unblock(other, alone, None);
     }
     world.later(0, Action::Start { server: alone });
     world.expect(|world| world.differences().is_none(), "the servers do not agree")?;
@@ -103,8 +103,8 @@ impl World {
             }
         }
         for other in (0..self.servers.len()).filter(|other| *other != alone) {
-            self.block(alone, other);
-            self.block(other, alone);
+            self.block(alone, other, None);
+            self.block(other, alone, None);
         }
     }
 

@@ -14,7 +14,7 @@ use chatty_core::time::Time;
 
 use crate::faults::Fault;
 use crate::luck::Stream;
-use crate::strike::bites::{CLIENT_CUTS, CUTS, Place};
+use crate::strike::bites::{Cause, Place};
 use crate::world::{Action, World};
 
 /// What is bad about a way between two servers, and until when.
@@ -91,7 +91,7 @@ impl World {
         let Some(way) = self.ways.get_mut(&(from, to)) else { return 0 };
         let rng = self.luck.of(Stream::Way(from, to));
         let mut micros = 0;
-        let mut bites = Vec::new();
+        let [mut lost, mut slow, mut narrow] = [false; 3];
         if way.loss.1 > now {
             // Up to 60 of 100 are lost.
             let mut resend = RESEND_MICROS;
@@ -99,12 +99,12 @@ impl World {
                 micros += resend;
                 resend *= 2;
             }
-            bites.extend((micros > 0).then_some(Fault::Loss));
+            lost = micros > 0;
         }
         if way.slow.1 > now {
             let longer = u64::from(way.slow.0) * 2000;
             micros += longer + rng.below(longer);
-            bites.push(Fault::SlowLink);
+            slow = true;
         }
         if way.narrow.1 > now {
             // From 200 bytes a millisecond down to two.
@@ -113,16 +113,31 @@ impl World {
             let from = way.busy_until.max(now);
             way.busy_until = from + Duration::from_micros(1000 * bytes / rate);
             micros += u64::try_from(way.busy_until.since(now).as_micros()).unwrap_or(u64::MAX);
-            bites.push(Fault::NarrowLink);
+            narrow = true;
         }
-        if !bites.is_empty() {
-            self.bite(&bites, Place::Way(from, to));
+        let faults = [(lost, Fault::Loss), (slow, Fault::SlowLink), (narrow, Fault::NarrowLink)];
+        for (_, fault) in faults.into_iter().filter(|(is_bad, _)| *is_bad) {
+            self.bite(fault, Place::Way(from, to));
         }
         micros
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
         self.blocked.contains_key(&(from, to))
+    }
+
+    /// Something is held up on a way, if it is blocked.
+    fn bite_by_cut(&mut self, from: usize, to: usize) {
+        for cause in self.blocked.get(&(from, to)).cloned().unwrap_or_default() {
+            self.bite_by(cause);
+        }
+    }
+
+    /// Something is held up between a client and its server, if he is cut off.
+    fn bite_by_client_cut(&mut self, person: usize) {
+        for cause in self.people[person].cut.clone() {
+            self.bite_by(cause);
+        }
     }
 
     fn side(cable: &Cable, server: usize) -> usize {
@@ -149,10 +164,9 @@ impl World {
                 if self.servers[a].place == self.servers[b].place {
                     continue; // a disk and its copy do not link
                 }
-                for (from, to) in [(a, b), (b, a)] {
-                    if !linked && self.is_blocked(from, to) {
-                        self.bite(CUTS, Place::Way(from, to));
-                    }
+                if !linked && can(self, a) && can(self, b) {
+                    self.bite_by_cut(a, b);
+                    self.bite_by_cut(b, a);
                 }
                 if reachable
                     && !linked
@@ -331,10 +345,7 @@ impl World {
         let waits = self.blocked.contains_key(&(from, to)) || !cable.came[side];
         if waits || !cable.held[side].is_empty() {
             cable.held[side].push_back((class, frame.clone(), cost, sent));
-            if self.is_blocked(from, to) {
-                self.bite(CUTS, Place::Way(from, to));
-            }
-            return;
+            return self.bite_by_cut(from, to);
         }
         self.tape_frame(from, to, sent, frame);
         self.tell_link(id, from, Input::Wrote(LinkId(id), class, cost));
@@ -349,16 +360,16 @@ impl World {
         }
     }
 
-    pub(crate) fn block(&mut self, from: usize, to: usize) {
-        *self.blocked.entry((from, to)).or_insert(0) += 1;
+    pub(crate) fn block(&mut self, from: usize, to: usize, cause: Cause) {
+        self.blocked.entry((from, to)).or_default().push(cause);
         self.note_ways();
     }
 
     /// A way is free again: what was held arrives, in order.
-    pub(crate) fn unblock(&mut self, from: usize, to: usize) {
-        if let Some(count) = self.blocked.get_mut(&(from, to)) {
-            *count -= 1;
-            if *count > 0 {
+    pub(crate) fn unblock(&mut self, from: usize, to: usize, cause: Cause) {
+        if let Some(causes) = self.blocked.get_mut(&(from, to)) {
+            take_out(causes, cause);
+            if !causes.is_empty() {
                 return;
             }
             self.blocked.remove(&(from, to));
@@ -387,13 +398,11 @@ impl World {
     pub(crate) fn on_dial(&mut self, person: usize, conn: u64, server: usize) {
         let server = self.answers_at(person, server);
         if self.people[person].is_cut() {
-            self.bite(CLIENT_CUTS, Place::Client(person));
-            return; // nothing answers
+            return self.bite_by_client_cut(person); // nothing answers
         }
         let target = &self.servers[server];
         if target.is_paused(self.time) {
-            self.bite(&[Fault::Pause], Place::Server(server));
-            return; // nothing answers
+            return self.bite(Fault::Pause, Place::Server(server));
         }
         if !target.is_alive() {
             if self.luck.of(Stream::Client(person)).one_in(2) {
@@ -451,7 +460,7 @@ impl World {
         if self.people[line.person].is_cut() || !line.held_requests.is_empty() {
             line.held_requests.push_back((request, sent));
             let person = line.person;
-            return self.bite(CLIENT_CUTS, Place::Client(person));
+            return self.bite_by_client_cut(person);
         }
         let (person, server) = (line.person, line.server);
         self.tape_request(person, server, sent, &request);
@@ -480,7 +489,7 @@ impl World {
         let at = line.last_item;
         self.at(at, Action::Item { line: id, item: item.clone(), cost, sent: time });
         if takes > 0 {
-            self.bite(&[Fault::SlowClient], Place::Client(person));
+            self.bite(Fault::SlowClient, Place::Client(person));
         }
     }
 
@@ -495,7 +504,7 @@ impl World {
         if self.people[line.person].is_cut() || !line.held_items.is_empty() {
             line.held_items.push_back((item.clone(), cost, sent));
             let person = line.person;
-            self.bite(CLIENT_CUTS, Place::Client(person));
+            self.bite_by_client_cut(person);
             return Ok(());
         }
         let (person, conn, up) = (line.person, line.conn, line.up_at_client);
@@ -555,5 +564,12 @@ impl World {
                 self.at(self.time, Action::Request { line: id, request, sent });
             }
         }
+    }
+}
+
+/// Takes one of them out.
+pub(crate) fn take_out(causes: &mut Vec<Cause>, cause: Cause) {
+    if let Some(at) = causes.iter().position(|other| *other == cause) {
+        causes.remove(at);
     }
 }

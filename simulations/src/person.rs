@@ -17,9 +17,11 @@ use chatty_core::time::{Key, Time};
 use crate::faults::Swarm;
 use crate::history::Did;
 use crate::luck::Stream;
+use crate::network::take_out;
 use crate::record;
 use crate::schedule::Does;
 use crate::server::{addr_of, slot_of};
+use crate::strike::bites::Cause;
 use crate::world::{Action, Edition, World};
 
 /// The room where people only talk: whoever is in it hears everything.
@@ -74,7 +76,7 @@ pub(crate) struct Person {
     rng: Rng,
     timer_at: Option<Time>,
     /// How many faults keep it from its server.
-    cut: u32,
+    pub(crate) cut: Vec<Cause>,
     rooms: BTreeSet<String>,
     opened: BTreeSet<String>,
     asked: bool,
@@ -132,7 +134,7 @@ impl Person {
             config,
             rng: own,
             timer_at: None,
-            cut: 0,
+            cut: Vec::new(),
             rooms,
             opened: BTreeSet::new(),
             asked: false,
@@ -171,8 +173,8 @@ impl Person {
         self.client.account()
     }
 
-    pub(crate) const fn is_cut(&self) -> bool {
-        self.cut > 0
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// Whether all its rooms are open.
@@ -622,13 +624,13 @@ impl World {
         self.on_timer(p)
     }
 
-    pub(crate) fn cut_client(&mut self, p: usize) {
-        self.people[p].cut += 1;
+    pub(crate) fn cut_client(&mut self, p: usize, cause: Cause) {
+        self.people[p].cut.push(cause);
     }
 
-    pub(crate) fn uncut_client(&mut self, p: usize) {
-        self.people[p].cut -= 1;
-        if self.people[p].cut == 0 {
+    pub(crate) fn uncut_client(&mut self, p: usize, cause: Cause) {
+        take_out(&mut self.people[p].cut, cause);
+        if !self.people[p].is_cut() {
             self.release_lines(p);
         }
     }

@@ -24,7 +24,7 @@ use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::luck::Stream;
 use crate::schedule::Plant;
-use crate::strike::bites::{CLOCKS, Place};
+use crate::strike::bites::{Cause, Place};
 use crate::world::{Action, World};
 
 /// How often floors are set, when not everything is kept: runs are short.
@@ -56,6 +56,7 @@ pub(crate) struct Server {
     /// How far its clock is off by itself, and how far faults set it off.
     pub(crate) drift_ms: i64,
     pub(crate) skew_ms: i64,
+    pub(crate) skewed_by: Cause,
     /// How much longer a write takes.
     pub(crate) slow_micros: u64,
     pub(crate) full: bool,
@@ -109,6 +110,7 @@ impl Server {
             paused_until: None,
             drift_ms: 0,
             skew_ms: 0,
+            skewed_by: None,
             slow_micros: 0,
             full: false,
             sluggish: (0, Time::default()),
@@ -267,7 +269,7 @@ impl World {
         let (late, until) = self.servers[n].sluggish;
         if until > self.time {
             micros += rng.below(late);
-            self.bite(&[Fault::SlowServer], Place::Server(n));
+            self.bite(Fault::SlowServer, Place::Server(n));
         }
         self.tick_by(n, self.time + Duration::from_micros(micros));
     }
@@ -276,7 +278,7 @@ impl World {
         let server = &self.servers[n];
         let until = server.paused_until.unwrap_or(at);
         if until > at {
-            self.bite(&[Fault::Pause], Place::Server(n));
+            self.bite(Fault::Pause, Place::Server(n));
         }
         let (server, at) = (&mut self.servers[n], at.max(until));
         if server.tick_at.is_none_or(|due| due > at) {
@@ -299,7 +301,7 @@ impl World {
             return Ok(());
         }
         let Some(mut replica) = server.replica.take() else { return Ok(()) };
-        let is_off = server.skew_ms != 0;
+        let off_by = server.skewed_by.filter(|_| server.skew_ms != 0);
         for input in std::mem::take(&mut server.inbox) {
             replica.handle(now, input);
         }
@@ -307,9 +309,7 @@ impl World {
             replica.handle_timeout(now);
         }
         replica.flush(now);
-        if is_off {
-            self.bite(CLOCKS, Place::Server(n));
-        }
+        self.bite_by(off_by);
         let mut outputs = Vec::new();
         while let Some(output) = replica.poll_output() {
             outputs.push(output);
@@ -347,7 +347,7 @@ impl World {
                 let (least, jitter) = self.swarm.fsync_micros;
                 let slow = self.servers[n].slow_micros;
                 if slow > 0 {
-                    self.bite(&[Fault::SlowDisk], Place::Server(n));
+                    self.bite(Fault::SlowDisk, Place::Server(n));
                 }
                 let micros = least + slow + self.luck.of(Stream::Disk(n)).below(jitter);
                 assert!(self.servers[n].saving.is_none(), "one write at a time");
@@ -456,7 +456,7 @@ impl World {
             return;
         }
         if server.full && server.saving.as_ref().is_some_and(|(saving, _)| *saving == token) {
-            self.bite(&[Fault::DiskFull], Place::Server(n));
+            self.bite(Fault::DiskFull, Place::Server(n));
             self.give(n, Input::PersistFailed(token, "no space left".into()));
             self.later(DISK_RETRY_MICROS, Action::Persisted { server: n, run, token });
             return;

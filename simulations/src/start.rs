@@ -19,8 +19,8 @@ pub fn the_only_holder_dies(seed: u64) -> Result<u64, Failure> {
     let mut world = World::with(swarm, Rng::new(seed));
     world.gather()?;
     world.kill(0);
-    world.block(1, 2);
-    world.block(2, 1);
+    world.block(1, 2, None);
+    world.block(2, 1, None);
     world.talk(12, Duration::from_secs(2))?;
     world.later(0, Action::Start { server: 0 });
     let heard = |world: &World| {

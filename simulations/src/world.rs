@@ -29,6 +29,7 @@ use crate::network::{Cable, Line, Way};
 use crate::person::{Person, room_name};
 use crate::schedule::{Act, Does, Entry, Happened, Planned, Plant, Redraws, Schedule};
 use crate::server::Server;
+use crate::strike::bites::{Cause, Fate, Place};
 use crate::strike::{Plan, Relent};
 use crate::tape::Tape;
 
@@ -164,7 +165,7 @@ pub struct World {
     luck_seed: u64,
     pub(crate) luck: Luck,
     pub(crate) swarm: Swarm,
-    pub(crate) entries: Vec<Entry>,
+    entries: Vec<Entry>,
     pub(crate) redraws: Redraws,
     pub(crate) plant: Option<Plant>,
     pub(crate) servers: Vec<Server>,
@@ -172,14 +173,16 @@ pub struct World {
     pub(crate) cables: BTreeMap<u64, Cable>,
     pub(crate) lines: BTreeMap<u64, Line>,
     pub(crate) last_id: u64,
-    /// Ways on which nothing arrives, and how many faults say so.
-    pub(crate) blocked: BTreeMap<(usize, usize), u32>,
+    /// Ways on which nothing arrives, and by what.
+    pub(crate) blocked: BTreeMap<(usize, usize), Vec<Cause>>,
     /// Ways that are bad.
     pub(crate) ways: BTreeMap<(usize, usize), Way>,
     /// How many times longer than the least each way takes, where it does.
     pub(crate) times: BTreeMap<(usize, usize), u64>,
     /// The strikes of this run.
     pub(crate) plan: Vec<Plan>,
+    /// The last strike of each kind at each place.
+    pub(crate) causes: BTreeMap<(Fault, Place), usize>,
     /// Those that happened.
     pub(crate) happened: Vec<Happened>,
     pub(crate) felt: Felt,
@@ -269,6 +272,7 @@ impl World {
             ways: BTreeMap::new(),
             times,
             plan: Vec::new(),
+            causes: BTreeMap::new(),
             happened: Vec::new(),
             felt: Felt::default(),
             watch: Watch::default(),
@@ -404,7 +408,9 @@ impl World {
         self.go_to(end)?;
         let settled = self.settle()?;
         self.check_history()?;
-        let [faults, idle, missed] = self.fault_counts();
+        let mut fates = self.fates();
+        let mut of = |fate| fates.remove(&fate).unwrap_or_default();
+        let (faults, idle, missed) = (of(Fate::Happened), of(Fate::Idle), of(Fate::Missed));
         Ok(Report {
             steps: self.steps,
             trace: self.trace.finish(),

@@ -66,11 +66,6 @@ impl ServerProcess {
         Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"))
     }
 
-    /// Whether it runs.
-    pub fn is_running(&mut self) -> bool {
-        self.0.try_wait().expect("a child").is_none()
-    }
-
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         self.0.wait().expect("a child")

@@ -190,27 +190,6 @@ fn commands_to_a_server_that_does_not_run_say_so() {
 }
 
 #[test]
-fn a_server_that_was_frozen_longer_than_its_watchdog_waits_lives_on() {
-    let cluster = TestCluster::up(1);
-    cluster.ok(&["down"]);
-    let config = cluster.server_dir("s1").join("server.toml");
-    let text = std::fs::read_to_string(&config).expect("a configuration");
-    let short = text.replace("# watchdog_seconds = 30", "watchdog_seconds = 1");
-    assert_ne!(short, text);
-    std::fs::write(&config, short).expect("writable");
-    cluster.start_all();
-    let pid = cluster.pid("s1");
-
-    cluster.signal("s1", Signal::SIGSTOP);
-    // Time is what this is about.
-    std::thread::sleep(Duration::from_secs(3));
-    cluster.signal("s1", Signal::SIGCONT);
-
-    cluster.person("ann").say(ROOM, "after");
-    assert_eq!(cluster.pid("s1"), pid);
-}
-
-#[test]
 fn servers_that_start_at_the_same_moment_link_once() {
     const ROUNDS: usize = 5;
     let cluster = TestCluster::down(3);

@@ -256,6 +256,4 @@ pub struct Happened {
     pub servers: Vec<usize>,
     /// Which client it struck.
     pub client: Option<usize>,
-    /// Whether it changed anything.
-    pub bit: bool,
 }

@@ -1,19 +1,27 @@
-//! Whether a fault that began changed anything. A way that was cut while nothing went over it, or a slow
-//! disk that nobody wrote to, has tested nothing, and does not count as a fault that happened.
-//!
-//! Of two faults of a kind that overlap at one place both are said to have bitten.
+//! What becomes of strikes: a way that was cut while nothing went over it, or a slow disk that nobody
+//! wrote to, has tested nothing, and does not count as a fault that happened.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use crate::faults::{Counts, Fault};
-use crate::schedule::{Entry, Happened, Planned};
 use crate::world::World;
 
-/// The last blip of a strike comes so long after its first one, at most.
-const BLIPS: Duration = Duration::from_secs(4);
+/// What became of a strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fate {
+    /// It never began: there was nobody to strike.
+    Missed,
+    /// It began, and has changed nothing.
+    Idle,
+    /// It changed something.
+    Happened,
+}
 
-/// Where a fault was felt.
-#[derive(Clone, Copy, Debug)]
+/// By which strike something is as it is; none in a scene that is made by hand.
+pub(crate) type Cause = Option<usize>;
+
+/// Where a fault is felt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// On the way from one server to another.
     Way(usize, usize),
@@ -22,16 +30,6 @@ pub(crate) enum Place {
     /// At a client.
     Client(usize),
 }
-
-/// Faults that hold up what is under way between servers.
-pub(crate) const CUTS: &[Fault] =
-    &[Fault::Cut, Fault::OneWay, Fault::Isolate, Fault::Partition, Fault::Flap, Fault::Blip];
-
-/// Faults that hold up what is under way between a client and its server.
-pub(crate) const CLIENT_CUTS: &[Fault] = &[Fault::ClientCut, Fault::Blip];
-
-/// Faults that make a wall clock wrong.
-pub(crate) const CLOCKS: &[Fault] = &[Fault::Clock, Fault::Skew];
 
 impl Fault {
     /// Whether its beginning is all there is of it: who was struck is dead, or its connection.
@@ -74,56 +72,42 @@ impl Fault {
     }
 }
 
-impl Happened {
-    /// Whether what is felt there may be its doing.
-    fn reaches(&self, place: Place) -> bool {
-        let strike = &self.strike;
-        let all_ways = strike.fault == Fault::Isolate || strike.fault == Fault::Flap;
-        match place {
-            Place::Way(a, b) if all_ways => [a, b].contains(&strike.server),
-            Place::Way(a, b) => self.servers.contains(&a) && self.servers.contains(&b),
-            Place::Server(n) => self.servers.contains(&n),
-            Place::Client(p) => strike.fault == Fault::Blip || self.client == Some(p),
-        }
-    }
-}
-
 impl World {
-    /// Something is late, lost or refused there, as faults of these kinds make it.
-    pub(crate) fn bite(&mut self, faults: &[Fault], place: Place) {
-        let now = self.time;
-        for happened in self.happened.iter_mut().rev().filter(|happened| !happened.bit) {
-            let blips = if happened.strike.fault == Fault::Blip { BLIPS } else { Duration::ZERO };
-            happened.bit = faults.contains(&happened.strike.fault)
-                && happened.until.max(happened.from + blips) >= now
-                && happened.reaches(place);
+    /// Something is late, lost or refused there, as the last strike of that kind made it.
+    pub(crate) fn bite(&mut self, fault: Fault, place: Place) {
+        self.bite_by(self.causes.get(&(fault, place)).copied());
+    }
+
+    /// Something is otherwise than it would be, because of a strike.
+    pub(crate) fn bite_by(&mut self, cause: Cause) {
+        if let Some(plan) = cause.and_then(|nth| self.plan.get_mut(nth)) {
+            plan.fate = Fate::Happened;
         }
     }
 
-    /// A fault has begun.
-    pub(super) fn note_begun(&mut self, mut happened: Happened) {
-        happened.bit = happened.strike.fault.bites_at_once();
-        self.happened.push(happened);
+    /// A fault has begun at these.
+    pub(super) fn begun(&mut self, nth: usize, servers: &[usize], client: Option<usize>) {
+        let plan = &mut self.plan[nth];
+        let fault = plan.strike.fault;
+        plan.fate = plan.fate.max(if fault.bites_at_once() { Fate::Happened } else { Fate::Idle });
+        let places: Vec<Place> = match (fault, servers) {
+            (Fault::Loss | Fault::SlowLink | Fault::NarrowLink, &[a, b]) => {
+                vec![Place::Way(a, b), Place::Way(b, a)]
+            }
+            _ => {
+                let servers = servers.iter().map(|n| Place::Server(*n));
+                servers.chain(client.map(Place::Client)).collect()
+            }
+        };
+        self.causes.extend(places.into_iter().map(|place| ((fault, place), nth)));
     }
 
-    /// How often each fault changed something; began, and changed nothing before it ended; never began.
-    pub(crate) fn fault_counts(&self) -> [Counts; 3] {
-        let mut counts = [Counts::new(), Counts::new(), Counts::new()];
-        for Happened { strike, bit, .. } in &self.happened {
-            *counts[usize::from(!*bit)].entry(strike.fault).or_insert(0) += 1;
+    /// How many strikes of each kind came to what.
+    pub(crate) fn fates(&self) -> BTreeMap<Fate, Counts> {
+        let mut fates: BTreeMap<Fate, Counts> = BTreeMap::new();
+        for plan in &self.plan {
+            *fates.entry(plan.fate).or_default().entry(plan.strike.fault).or_insert(0) += 1;
         }
-        for Entry { what, .. } in &self.entries {
-            if let Planned::Strike(strike) = what {
-                *counts[2].entry(strike.fault).or_insert(0) += 1;
-            }
-        }
-        let began = self.happened.iter().map(|happened| happened.strike.fault);
-        for fault in began {
-            if let Some(drawn) = counts[2].get_mut(&fault) {
-                *drawn -= 1;
-            }
-        }
-        counts[2].retain(|_, count| *count > 0);
-        counts
+        fates
     }
 }

@@ -5,10 +5,8 @@ use chatty_core::id::ServerId;
 use chatty_core::io::Standing;
 use chatty_core::vector::Vector;
 
-use super::bites::Place;
 use super::{Relent, Struck};
 use crate::disk::Disk;
-use crate::faults::Fault;
 use crate::luck::Stream;
 use crate::world::{Action, World};
 
@@ -46,14 +44,20 @@ impl World {
         if !self.may_lose_a_disk() {
             return false;
         }
-        let rng = self.luck.of(Stream::Strike);
-        let from = rng.below(2 * self.swarm.servers as u64) as usize;
-        let backup = self.originals().nth(from).map(|server| server.disk.restored());
+        let backup = self.draw_backup();
         self.replace_disk(n, long);
-        if let Some(backup) = backup.filter(|_| self.is_many()) {
-            self.servers[n].disk = backup;
-        }
+        self.servers[n].disk = backup.unwrap_or_default();
         true
+    }
+
+    /// Half of the time, of any server. The first edition knew none, and drew nothing here.
+    fn draw_backup(&mut self) -> Option<Disk> {
+        if !self.is_many() {
+            return None;
+        }
+        let servers = self.swarm.servers as u64;
+        let of = self.luck.of(Stream::Strike).below(2 * servers) as usize;
+        self.originals().nth(of).map(|server| server.disk.restored())
     }
 
     pub(super) fn replace_disk(&mut self, n: usize, long: u64) {
@@ -102,7 +106,7 @@ impl World {
         self.note_disk_lost(n);
         self.struck(nth);
         if older {
-            self.bite(&[Fault::RollBack], Place::Server(n));
+            self.bite_by(Some(nth));
         }
         let rng = self.luck.of(Stream::Strike);
         let down = rng.below(2_000_000);
@@ -121,21 +125,20 @@ impl World {
     }
 
     /// A server notices damage: it keeps of each log what comes before it, and starts again.
-    pub(super) fn damage(&mut self, n: usize, nth: usize) -> Struck {
+    pub(super) fn damage(&mut self, n: usize, nth: usize) -> bool {
         if !self.may_lose_a_disk() {
-            return Struck::No;
+            return false;
         }
         self.kill(n);
         self.owe(n);
         let before = self.servers[n].disk.events();
         self.servers[n].cut_out_damage(self.luck.of(Stream::Strike));
         self.note_disk_lost(n);
-        self.struck(nth);
         if self.servers[n].disk.events() < before {
-            self.bite(&[Fault::Damage], Place::Server(n));
+            self.bite_by(Some(nth));
         }
         let down = self.luck.of(Stream::Strike).below(1_000_000);
         self.later(down, Action::Start { server: n });
-        Struck::Waits
+        true
     }
 }

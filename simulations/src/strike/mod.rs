@@ -13,6 +13,8 @@ use chatty_core::id::ServerId;
 use chatty_core::rng::Rng;
 use chatty_core::time::Time;
 
+use bites::{Cause, Fate};
+
 use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::luck::Stream;
@@ -29,6 +31,7 @@ pub(crate) struct Plan {
     /// When it was to strike last.
     at: Time,
     tries: u8,
+    fate: Fate,
 }
 
 /// Whether a fault began.
@@ -51,18 +54,18 @@ impl From<bool> for Struck {
 /// The end of a fault, or its next turn.
 #[derive(Clone, Debug)]
 pub(crate) enum Relent {
-    Unblock(usize, usize),
-    /// A way that flaps is cut again, for so many microseconds.
-    CutAgain(usize, usize, u64),
-    /// Nothing arrives anywhere, for so many microseconds.
-    BlipAgain(u64),
+    Unblock(usize, usize, Cause),
+    /// A way that flaps is cut again by that strike, for so many microseconds.
+    CutAgain(usize, usize, usize, u64),
+    /// Nothing arrives anywhere by that strike, for so many microseconds.
+    BlipAgain(usize, u64),
     Resume(usize),
     /// A server that was told to stop has.
     End(usize),
     MendClock(usize),
     FastDisk(usize),
     EmptyDisk(usize),
-    Uncut(usize),
+    Uncut(usize, Cause),
     /// The older state of a disk is put back, for that strike.
     RollBack(usize, ServerId, Box<Disk>, usize),
     /// The operator looks at a server.
@@ -78,7 +81,7 @@ pub(crate) enum Relent {
 impl World {
     /// Something is to strike then.
     pub(crate) fn plan(&mut self, at: Time, strike: Strike) {
-        self.plan.push(Plan { strike, at, tries: 0 });
+        self.plan.push(Plan { strike, at, tries: 0, fate: Fate::Missed });
         self.at(at, Action::Strike(self.plan.len() - 1));
     }
 
@@ -94,7 +97,8 @@ impl World {
         let client = rng.below(people) as usize;
         let long = Duration::from_micros(100_000 + rng.below(6_000_000));
         let strike = Strike { fault, server, other, client, long, hard: 100, luck: 0 };
-        self.plan.push(Plan { strike, at: self.time, tries: TRIES_MAX });
+        let (at, fate) = (self.time, Fate::Missed);
+        self.plan.push(Plan { strike, at, tries: TRIES_MAX, fate });
         self.try_strike(self.plan.len() - 1);
     }
 
@@ -139,8 +143,8 @@ impl World {
         let (from, until) = (self.time, self.time + strike.long);
         let planned = at.since(self.began);
         let (servers, client) = self.victims(&strike);
-        let bit = false;
-        self.note_begun(Happened { strike, planned, from, until, servers, client, bit });
+        self.begun(nth, &servers, client);
+        self.happened.push(Happened { strike, planned, from, until, servers, client });
     }
 
     fn victims(&self, strike: &Strike) -> (Vec<usize>, Option<usize>) {
@@ -195,22 +199,22 @@ impl World {
             Fault::Wipe => self.wipe(n, long).into(),
             Fault::RollBack => self.keep_disk(n, nth),
             Fault::Cut => {
-                self.cut_way(n, m, long);
-                self.cut_way(m, n, long);
+                self.cut_way(nth, n, m, long);
+                self.cut_way(nth, m, n, long);
                 Struck::Yes
             }
             Fault::OneWay => {
-                self.cut_way(n, m, long);
+                self.cut_way(nth, n, m, long);
                 Struck::Yes
             }
             Fault::Isolate => {
-                self.isolate(n, long);
+                self.isolate(nth, n, long);
                 Struck::Yes
             }
             Fault::Reset => self.reset(|ends| ends.contains(&n) && ends.contains(&m)).into(),
             Fault::ResetAll => self.reset(|_| true).into(),
             Fault::Pause => self.pause(n, strike.long).into(),
-            Fault::Clock => self.set_clock(n, &strike).into(),
+            Fault::Clock => self.set_clock(nth, n, &strike).into(),
             Fault::SlowDisk => {
                 self.servers[n].slow_micros = u64::from(strike.hard) * 5000;
                 self.later(long, Action::Relent(Relent::FastDisk(n)));
@@ -221,22 +225,22 @@ impl World {
                 self.later(long, Action::Relent(Relent::EmptyDisk(n)));
                 Struck::Yes
             }
-            Fault::Damage => self.damage(n, nth),
+            Fault::Damage => self.damage(n, nth).into(),
             Fault::ClientCut => {
-                self.cut_client(p);
-                self.later(long, Action::Relent(Relent::Uncut(p)));
+                self.cut_client(p, Some(nth));
+                self.later(long, Action::Relent(Relent::Uncut(p, Some(nth))));
                 Struck::Yes
             }
             Fault::ClientReset => self.reset_client(p).into(),
             Fault::Stop => self.stop(n, long).into(),
             Fault::Torn => self.arm_torn(n, nth),
-            Fault::Partition => self.partition(long).into(),
+            Fault::Partition => self.partition(nth, long).into(),
             Fault::Flap => {
-                self.flap(&strike);
+                self.flap(nth, &strike);
                 Struck::Yes
             }
             Fault::Blip => {
-                self.blips(&strike);
+                self.blips(nth, &strike);
                 Struck::Yes
             }
             Fault::Loss => self.spoil(&strike, |way, until| way.loss = (strike.hard, until)),
@@ -244,9 +248,9 @@ impl World {
             Fault::NarrowLink => {
                 self.spoil(&strike, |way, until| way.narrow = (strike.hard, until))
             }
-            Fault::Skew => self.skew(n, &strike).into(),
+            Fault::Skew => self.skew(nth, n, &strike).into(),
             Fault::SlowServer => self.slow_server(n, &strike).into(),
-            Fault::Copy => self.copy(&strike).into(),
+            Fault::Copy => self.copy(nth, &strike).into(),
             Fault::Drain => self.drain(n, long).into(),
             Fault::FalseHint => self.false_hint(n).into(),
             Fault::ClientCrash => self.crash_client(p, long, crate::person::Loses::Memory).into(),
@@ -258,15 +262,15 @@ impl World {
 
     pub(crate) fn relent(&mut self, relent: Relent) -> Result<(), String> {
         match relent {
-            Relent::Unblock(from, to) => self.unblock(from, to),
-            Relent::CutAgain(from, to, long) => self.cut_way(from, to, long),
-            Relent::BlipAgain(long) => self.blip(long),
+            Relent::Unblock(from, to, cause) => self.unblock(from, to, cause),
+            Relent::CutAgain(nth, from, to, long) => self.cut_way(nth, from, to, long),
+            Relent::BlipAgain(nth, long) => self.blip(nth, long),
             Relent::Resume(n) => self.servers[n].resume(),
             Relent::End(n) => self.kill(n),
             Relent::MendClock(n) => self.servers[n].skew_ms = 0,
             Relent::FastDisk(n) => self.servers[n].slow_micros = 0,
             Relent::EmptyDisk(n) => self.servers[n].full = false,
-            Relent::Uncut(p) => self.uncut_client(p),
+            Relent::Uncut(p, cause) => self.uncut_client(p, cause),
             Relent::RollBack(n, id, kept, nth) => self.roll_back(n, id, *kept, nth),
             Relent::Readmit(n) => self.readmit(n),
             Relent::EndCopy(n) => self.end_copy(n),

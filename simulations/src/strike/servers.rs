@@ -93,7 +93,7 @@ impl World {
         self.servers[n].is_alive()
     }
 
-    pub(super) fn set_clock(&mut self, n: usize, strike: &Strike) -> bool {
+    pub(super) fn set_clock(&mut self, nth: usize, n: usize, strike: &Strike) -> bool {
         // A minority of clocks is off, also of those that others heard of last.
         let heard = self.clock_off_until.is_none_or(|off| off + CLOCK_HEARD <= self.time);
         if self.servers.iter().any(|server| server.skew_ms != 0) || self.is_many() && !heard {
@@ -102,18 +102,20 @@ impl World {
         self.clock_off_until = Some(self.time + strike.long);
         let off = i64::try_from(self.luck.of(Stream::Strike).below(20_000_000)).unwrap_or(0);
         self.servers[n].skew_ms = (off - 10_000_000) * i64::from(strike.hard) / 100;
+        self.servers[n].skewed_by = Some(nth);
         self.later(strike.micros(), Action::Relent(Relent::MendClock(n)));
         true
     }
 
     /// Off by at most 0.9 s: a server a second off takes no writes.
-    pub(super) fn skew(&mut self, n: usize, strike: &Strike) -> bool {
+    pub(super) fn skew(&mut self, nth: usize, n: usize, strike: &Strike) -> bool {
         if self.servers[n].skew_ms != 0 {
             return false;
         }
         let most = i64::from(strike.hard) * 9;
         let rng = self.luck.of(Stream::Strike);
         self.servers[n].skew_ms = if rng.one_in(2) { most } else { -most };
+        self.servers[n].skewed_by = Some(nth);
         self.later(strike.micros(), Action::Relent(Relent::MendClock(n)));
         true
     }
@@ -146,7 +148,7 @@ impl World {
 
     /// The same folder started twice. Hard strikes cut the original off from half of the others,
     /// so that these hear of the copy alone.
-    pub(super) fn copy(&mut self, strike: &Strike) -> bool {
+    pub(super) fn copy(&mut self, nth: usize, strike: &Strike) -> bool {
         let n = strike.server;
         if !self.may_lose_a_disk() || self.servers.len() + 1 >= NAMES_MAX {
             return false;
@@ -160,8 +162,8 @@ impl World {
         if strike.hard > 50 {
             for other in (0..self.swarm.servers).filter(|other| *other != n) {
                 if self.luck.of(Stream::Strike).one_in(2) {
-                    self.cut_way(n, other, strike.micros());
-                    self.cut_way(other, n, strike.micros());
+                    self.cut_way(nth, n, other, strike.micros());
+                    self.cut_way(nth, other, n, strike.micros());
                 }
             }
         }

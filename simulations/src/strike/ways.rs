@@ -11,34 +11,34 @@ use crate::schedule::Strike;
 use crate::world::{Action, World};
 
 impl World {
-    pub(super) fn cut_way(&mut self, from: usize, to: usize, long: u64) {
-        self.block(from, to);
-        self.later(long, Action::Relent(Relent::Unblock(from, to)));
+    pub(super) fn cut_way(&mut self, nth: usize, from: usize, to: usize, long: u64) {
+        self.block(from, to, Some(nth));
+        self.later(long, Action::Relent(Relent::Unblock(from, to, Some(nth))));
     }
 
-    pub(super) fn isolate(&mut self, n: usize, long: u64) {
+    pub(super) fn isolate(&mut self, nth: usize, n: usize, long: u64) {
         for other in (0..self.swarm.servers).filter(|other| *other != n) {
-            self.cut_way(n, other, long);
-            self.cut_way(other, n, long);
+            self.cut_way(nth, n, other, long);
+            self.cut_way(nth, other, n, long);
         }
     }
 
     /// Two groups, drawn, neither of them empty.
-    pub(super) fn partition(&mut self, long: u64) -> bool {
+    pub(super) fn partition(&mut self, nth: usize, long: u64) -> bool {
         let all = self.swarm.servers;
         let side = 1 + self.luck.of(Stream::Strike).below((1 << all) - 2);
         let is_in = |n: usize| side >> n & 1 == 1;
         for a in 0..all {
             for b in (0..all).filter(|b| is_in(a) && !is_in(*b)) {
-                self.cut_way(a, b, long);
-                self.cut_way(b, a, long);
+                self.cut_way(nth, a, b, long);
+                self.cut_way(nth, b, a, long);
             }
         }
         true
     }
 
     /// Cut for half of each turn; hard strikes take all ways of the server, or one direction.
-    pub(super) fn flap(&mut self, strike: &Strike) {
+    pub(super) fn flap(&mut self, nth: usize, strike: &Strike) {
         let turns = 2 + u64::from(strike.hard) / 10;
         let period = (strike.micros() / turns).max(2000);
         let one_way = self.luck.of(Stream::Strike).one_in(3);
@@ -48,7 +48,7 @@ impl World {
                 continue;
             }
             for turn in 0..turns {
-                let cut = |from, to| Action::Relent(Relent::CutAgain(from, to, period / 2));
+                let cut = |from, to| Action::Relent(Relent::CutAgain(nth, from, to, period / 2));
                 self.later(turn * period, cut(n, other));
                 if !one_way {
                     self.later(turn * period, cut(other, n));
@@ -58,23 +58,23 @@ impl World {
     }
 
     /// 1 to 11 ms each, and up to nine of them within a second or two.
-    pub(super) fn blips(&mut self, strike: &Strike) {
+    pub(super) fn blips(&mut self, nth: usize, strike: &Strike) {
         let mut at = 0;
         for _ in 0..1 + strike.hard / 12 {
             let long = 1000 + u64::from(strike.hard) * 100;
-            self.later(at, Action::Relent(Relent::BlipAgain(long)));
+            self.later(at, Action::Relent(Relent::BlipAgain(nth, long)));
             at += long + self.luck.of(Stream::Strike).below(300_000);
         }
     }
 
-    pub(super) fn blip(&mut self, long: u64) {
+    pub(super) fn blip(&mut self, nth: usize, long: u64) {
         let all = self.swarm.servers;
         for (a, b) in (0..all).flat_map(|a| (0..all).map(move |b| (a, b))).filter(|(a, b)| a != b) {
-            self.cut_way(a, b, long);
+            self.cut_way(nth, a, b, long);
         }
         for p in 0..self.people.len() {
-            self.cut_client(p);
-            self.later(long, Action::Relent(Relent::Uncut(p)));
+            self.cut_client(p, Some(nth));
+            self.later(long, Action::Relent(Relent::Uncut(p, Some(nth))));
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a page says of itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chatty_core::event::Identity;
 use chatty_core::id::Mid;
 
 use super::Found;
@@ -25,6 +27,7 @@ pub(super) fn incomplete(facts: &Facts<'_>, found: &mut Found) {
         if *more && lowest.is_none() {
             continue; // an empty page says nothing
         }
+        let there: BTreeSet<Identity> = lines.iter().map(|line| line.identity(*room)).collect();
         let mut missing: Vec<(&Answer, Mid)> = Vec::new();
         let mut judged = false;
         for sent in facts.sent.values().filter(|sent| sent.room == *room) {
@@ -37,7 +40,7 @@ pub(super) fn incomplete(facts: &Facts<'_>, found: &mut Found) {
             let belongs = keys.all(|key| {
                 lowest.is_none_or(|low| low < key) && before.is_none_or(|before| key < before)
             });
-            if lines.iter().any(|line| line.identity(*room) == identity) {
+            if there.contains(&identity) {
                 judged = true;
             } else if belongs {
                 missing.push((answer, identity.mid));
