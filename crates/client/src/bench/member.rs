@@ -44,7 +44,8 @@ pub struct MemberReport {
     /// By room and sender: what it got.
     pub got: BTreeMap<usize, BTreeMap<usize, Numbers>>,
     pub repeated: u64,
-    pub lost_servers: u64,
+    /// How often it lost its server, by the reason.
+    pub lost_servers: BTreeMap<String, u64>,
 }
 
 /// One client.
@@ -279,7 +280,9 @@ impl Member {
                     drop(minting);
                 }
             }
-            ClientEvent::Lost { .. } => self.report.lost_servers += 1,
+            ClientEvent::Lost { why, .. } => {
+                *self.report.lost_servers.entry(why.to_string()).or_insert(0) += 1;
+            }
             ClientEvent::Ended(why) => {
                 let why = why.unwrap_or(Failure::Ended);
                 return Err(self.words(&why));

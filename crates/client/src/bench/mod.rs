@@ -65,9 +65,10 @@ pub struct Plan {
     /// What counts as answered.
     #[arg(long, value_enum, default_value_t = Safety::Replicated)]
     level: Safety,
-    /// Threads that run the clients.
-    #[arg(long, value_name = "T", default_value_t = 1)]
-    threads: usize,
+    /// Threads that run the clients [default: one for each core]. Servers on the same machine leave
+    /// a single one less than its share.
+    #[arg(long, value_name = "T")]
+    threads: Option<usize>,
     /// Instead: attach all clients to --server, wait until it ends, and tell how long they were
     /// without a server and where they went.
     #[arg(long)]
@@ -79,7 +80,7 @@ impl Plan {
         let usage = |text: &str| Err(Trouble::Usage(text.into()));
         let sends = self.rate.is_finite() && self.rate > 0.0 && self.window != Some(0);
         match () {
-            () if self.clients == 0 || self.rooms == 0 || self.threads == 0 => {
+            () if self.clients == 0 || self.rooms == 0 || self.threads == Some(0) => {
                 usage("clients, rooms and threads must be above 0")
             }
             () if !sends => usage("the rate or the window must be above 0"),
@@ -95,6 +96,11 @@ impl Plan {
 
     fn members(&self) -> usize {
         self.members.unwrap_or(self.clients)
+    }
+
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(cores)
     }
 
     fn senders(&self) -> usize {
@@ -156,7 +162,7 @@ pub async fn run(
         finished: AtomicUsize::new(0),
         said: (0..plan.rooms).map(|_| AtomicU64::new(0)).collect(),
     });
-    let threads: Vec<_> = (0..plan.threads)
+    let threads: Vec<_> = (0..plan.threads())
         .map(|thread| {
             let (shared, cluster, addrs) = (shared.clone(), cluster.clone(), addrs.clone());
             std::thread::spawn(move || run_thread(thread, &shared, &cluster, &addrs))
@@ -206,7 +212,7 @@ fn run_thread(
         let trust = Trust::pinned(cluster.authority)?;
         let endpoints = (0..SOCKETS).map(|_| Endpoint::client()).collect::<Result<Vec<_>, _>>()?;
         let mut tasks = tokio::task::JoinSet::new();
-        for n in (thread..shared.plan.clients).step_by(shared.plan.threads) {
+        for n in (thread..shared.plan.clients).step_by(shared.plan.threads()) {
             let sockets = match endpoints.get(n % SOCKETS) {
                 Some(endpoint) if shared.plan.clients > OWN_SOCKETS_MAX => {
                     Sockets::Shared(endpoint.clone())
@@ -244,7 +250,7 @@ mod tests {
             seconds: Duration::ZERO,
             warmup: Duration::ZERO,
             level: Safety::Replicated,
-            threads: 1,
+            threads: Some(1),
             storm: false,
         };
         let mut members = vec![0; 100];

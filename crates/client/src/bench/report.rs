@@ -48,6 +48,8 @@ struct Found {
     same_server: Latency,
     other_server: Latency,
     failovers: u64,
+    /// The same, by the reason.
+    failovers_by_reason: BTreeMap<String, u64>,
     unanswered: usize,
     lost: u64,
     repeated: u64,
@@ -66,6 +68,10 @@ pub fn print(out: Out, plan: &Plan, reports: &[MemberReport], used: &Usage) -> R
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         count / plan.seconds.as_secs_f64()
     };
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    for (why, count) in reports.iter().flat_map(|report| &report.lost_servers) {
+        *reasons.entry(why.clone()).or_insert(0) += count;
+    }
     let found = Found {
         clients: plan.clients,
         rooms: plan.rooms,
@@ -79,7 +85,8 @@ pub fn print(out: Out, plan: &Plan, reports: &[MemberReport], used: &Usage) -> R
         replicated: merged(|report| &report.replicated),
         same_server: merged(|report| &report.same),
         other_server: merged(|report| &report.other),
-        failovers: sum(|report| report.lost_servers),
+        failovers: reasons.values().sum(),
+        failovers_by_reason: reasons,
         unanswered: reports.iter().map(|report| report.unanswered.len()).sum(),
         lost: lost(plan, reports),
         repeated: sum(|report| report.repeated),
@@ -163,5 +170,8 @@ fn lines(paint: Paint, plan: &Plan, found: &Found) -> String {
         "{} said, {} unanswered, {} lost, {} repeated, {} fail-overs",
         found.said, found.unanswered, found.lost, found.repeated, found.failovers
     );
+    for (why, count) in &found.failovers_by_reason {
+        text += &format!("\n{count:>12} because: {why}");
+    }
     text
 }

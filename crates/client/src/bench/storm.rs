@@ -67,7 +67,7 @@ pub async fn run(
     let addr = cluster.address_of(server)?;
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     let began = Instant::now();
-    for thread in 0..plan.threads {
+    for thread in 0..plan.threads() {
         let (plan, cluster) = (plan.clone(), cluster.clone());
         let (addr, arrived) = (addr.clone(), arrived.clone());
         std::thread::spawn(move || run_thread(thread, &plan, &cluster, &addr, &arrived));
@@ -155,7 +155,7 @@ fn run_thread(
 ) {
     let clients = async {
         let trust = Trust::pinned(cluster.authority).map_err(|error| error.to_string())?;
-        let mine: Vec<usize> = (thread..plan.clients).step_by(plan.threads).collect();
+        let mine: Vec<usize> = (thread..plan.clients).step_by(plan.threads()).collect();
         // At first they come one after the other: the storm is what follows.
         let turns = Arc::new(Semaphore::new(ATTACHING));
         for together in mine.chunks(CLIENTS_PER_SOCKET) {

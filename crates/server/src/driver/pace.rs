@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!           calm            from 5,000           at 20,000 a second and more
-//!   gap     0               grows evenly to      5 ms from one tick to the next
-//!   hold    0               grows evenly to      40 ms for a client's first item to be written
+//!   gap     0               grows evenly to      3 ms from one tick to the next
+//!   hold    0               grows evenly to      15 ms for a client's first item to be written
 //! ```
 
 use std::time::{Duration, Instant};
@@ -19,9 +19,9 @@ const CALM: f64 = 5_000.0;
 const BUSY: f64 = 20_000.0;
 /// From the beginning of a tick to that of the next, at most: a message passes some five of them on
 /// its way to `replicated`.
-const GAP_MAX: Duration = Duration::from_millis(5);
+const GAP_MAX: Duration = Duration::from_millis(3);
 /// For an item to wait for others to the same client, at most.
-const HOLD_MAX: Duration = Duration::from_millis(40);
+const HOLD_MAX: Duration = Duration::from_millis(15);
 /// Frames are counted for so long.
 const WINDOW: Duration = Duration::from_millis(50);
 
