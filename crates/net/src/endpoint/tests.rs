@@ -581,3 +581,26 @@ async fn a_client_talks_on_one_stream_of_two_directions() {
     let frame = read.unwrap().unwrap();
     assert_eq!((frame.kind, frame.body.len()), (9, 500_000));
 }
+
+#[tokio::test]
+async fn both_sides_are_asked_to_acknowledge_less_often() {
+    let authority = authority(1);
+    let ((a, _), (b, address)) = (server(&authority, 1), server(&authority, 2));
+    let client = Endpoint::client().unwrap();
+    let pinned = trust(authority.fingerprint());
+    let asked = async |connection: &Connection| {
+        while connection.stats().frame_rx.ack_frequency == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+
+    let (dialled, accepted) =
+        tokio::join!(client.dial_server(address, &pinned, PATIENCE), soon(b.accept()));
+    let Some(Accepted::Client { connection }) = accepted else { panic!("{accepted:?}") };
+    let links = [(dialled.unwrap(), connection), peers(&a, &b).await];
+
+    for (one, other) in &links {
+        soon(asked(one)).await;
+        soon(asked(other)).await;
+    }
+}
