@@ -79,6 +79,9 @@ impl Replica {
                     self.deliver_answer(vec![id], item);
                     return;
                 }
+                if !matches!(request, Request::Ping(_)) {
+                    session.asked = now.time;
+                }
                 session.inbox_bytes += bytes;
                 session.inbox.push_back(Queued { request, bytes, cost });
                 self.pump(now, id);
