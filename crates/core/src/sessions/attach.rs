@@ -519,6 +519,13 @@ impl Replica {
             .seal(&config.token_key)
     }
 
+    /// Whoever goes takes along what he wrote and saw here: he may come again at another server at
+    /// once, which then fetches it, or says that it lacks it.
+    pub(super) fn give_last_token(&mut self, id: SessionId) {
+        let unsafe_yet = self.not_everywhere();
+        self.give_token(id, &unsafe_yet);
+    }
+
     /// A newer token, if it covers more than the last.
     fn give_token(&mut self, id: SessionId, not_everywhere: &Vector) {
         let durable = self.broadcast.durable();

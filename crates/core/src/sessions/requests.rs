@@ -64,6 +64,7 @@ impl Replica {
             (Phase::New, _) => self.protocol_error(id, "the first request is no attach"),
             (_, Request::Attach(_)) => self.protocol_error(id, "a second attach"),
             (_, Request::Detach(_)) => {
+                self.give_last_token(id);
                 self.end_session(id, None);
                 self.say(Output::CloseSession(id));
             }

@@ -1,14 +1,16 @@
-//! Clients that are asked to go where there are fewer.
+//! Clients that are asked to go where there are fewer, and what those take along who go by
+//! themselves.
 
 use std::collections::BTreeMap;
 
 use super::world::{World, room, world_of};
 use crate::config::Limits;
 use crate::frame::{Frame, Load, Ping};
-use crate::id::{LinkId, SessionId};
+use crate::id::{ClusterId, LinkId, Log, SessionId};
 use crate::io::Input;
 use crate::session::{Item, Plain, Request, ServerState, Welcome};
 use crate::store::Loaded;
+use crate::token::{Token, TokenKey};
 
 /// The others and their clients.
 type Others = BTreeMap<u8, u32>;
@@ -122,4 +124,24 @@ fn the_others_are_told_how_many_clients_are_here_and_at_once_that_none_are_taken
     assert_eq!(now, [2, 3].map(|n| (LinkId(n), 2, ServerState::Stopping)));
     world.give(Input::Resume);
     assert_eq!(loads(&mut world), [2, 3].map(|n| (LinkId(n), 2, ServerState::Ready)));
+}
+
+#[test]
+fn whoever_says_goodbye_takes_along_a_token_that_covers_what_he_wrote() {
+    let (mut world, guests) = with_clients(1);
+    let (ann, welcome) = &guests[0];
+    let own = Log::of(world.replica.config.me.origin);
+    let covers = |token: &[u8]| {
+        let token = Token::open(token, &TokenKey::new([1; 32]), ClusterId::new(1)).unwrap();
+        token.vector.upto(own)
+    };
+    let before = covers(&welcome.token);
+    world.say(*ann, room("lobby"), 1, "hello");
+    let request = world.request();
+    world.ask(*ann, Request::Detach(Plain { request }));
+    let told = world.take(*ann);
+    let Some(Item::Token(last)) = told.last().map(|item| &**item) else { panic!("{told:?}") };
+    assert!(covers(&last.token) > before);
+    assert_eq!(covers(&last.token), world.replica.durable().upto(own));
+    assert_eq!(world.closed, [*ann]);
 }
