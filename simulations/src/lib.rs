@@ -4,6 +4,7 @@
 //! checked after every step, is healed, and must converge. The machines under test are the real
 //! ones: [`chatty_core::replica::Replica`] and [`chatty_core::client::Client`].
 
+pub mod balance;
 pub mod command;
 pub mod disk;
 pub mod faults;

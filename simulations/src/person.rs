@@ -14,6 +14,7 @@ use chatty_core::session::{Direct, Item, Level, Line as Told, Mode, ServerAddr, 
 use chatty_core::store::Entry;
 use chatty_core::time::{Key, Time};
 
+use crate::balance::Journey;
 use crate::faults::Swarm;
 use crate::history::Did;
 use crate::luck::Stream;
@@ -103,6 +104,8 @@ pub(crate) struct Person {
     pub(crate) dids: Vec<Did>,
     /// Its number in the history.
     pub(crate) session: usize,
+    /// Where it was.
+    pub(crate) journey: Journey,
 }
 
 impl Person {
@@ -152,6 +155,7 @@ impl Person {
             loses_answer: None,
             dids: Vec::new(),
             session: n,
+            journey: Journey::default(),
         }
     }
 
@@ -343,6 +347,7 @@ impl World {
                 }
                 Output::Keep(batch, notes) => self.write_down(p, batch, notes),
                 Output::Emit(event) => {
+                    self.people[p].journey.note(now, &event);
                     let told = self.people[p].on_event(event);
                     self.note_dids(p);
                     told?;

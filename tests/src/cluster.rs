@@ -66,6 +66,11 @@ impl ServerProcess {
         Pid::from_raw(i32::try_from(self.0.id()).expect("a process's number"))
     }
 
+    /// How it ended, if it has.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("a child")
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         self.0.wait().expect("a child")

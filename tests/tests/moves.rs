@@ -1,10 +1,13 @@
-//! Servers are stopped one after the other while people talk: nobody notices.
+//! Servers are stopped one after the other while people talk, and people spread over them again:
+//! nobody notices.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chatty_tests::{Person, TestCluster, text};
+use chatty_tests::{LONG, Person, TestCluster, eventually, text};
+use serde_json::Value;
 
 const ROOM: &str = "lobby";
 
@@ -79,4 +82,60 @@ fn clients_of_a_server_that_stops_move_without_an_error() {
         assert_eq!(texts(&shown), texts(&history));
         assert_quiet(&tail.said());
     }
+}
+
+/// How many clients each server has.
+fn clients(cluster: &TestCluster) -> Vec<u64> {
+    let sessions = |status: &Value| status["sessions"].as_u64().unwrap_or_default();
+    cluster.status().iter().map(sessions).collect()
+}
+
+#[test]
+fn after_a_rolling_restart_under_load_the_clients_spread_again_and_nobody_notices() {
+    const CLIENTS: u64 = 60;
+    /// Nobody waits longer for what he said, or for what others said.
+    const INTERRUPTION_MS: f64 = 1000.0;
+    let cluster = TestCluster::up_with(3, &[("# settled_seconds = 120", "settled_seconds = 5")]);
+    let number = CLIENTS.to_string();
+    let bench = ["bench", "--clients", &number, "--rate", "60", "--seconds", "60", "--json"];
+    let load = cluster.person("load").command(&bench).stdout(Stdio::piped()).spawn();
+    let load = load.expect("chatty runs");
+    let all_here = |counts: &[u64]| counts.iter().sum::<u64>() == CLIENTS;
+    eventually("all are attached, a third to each server", LONG, || {
+        let counts = clients(&cluster);
+        (counts == [CLIENTS / 3; 3]).then_some(()).ok_or_else(|| format!("{counts:?}"))
+    });
+
+    cluster.ok(&["rolling-restart"]);
+    let left = clients(&cluster);
+    assert!(all_here(&left) && left[2] < CLIENTS / 10, "the last one has none: {left:?}");
+    let spread = eventually("they are spread again", LONG, || {
+        let counts = clients(&cluster);
+        let near = all_here(&counts) && counts.iter().all(|n| n.abs_diff(CLIENTS / 3) <= 8);
+        near.then_some(counts.clone()).ok_or_else(|| format!("{counts:?}"))
+    });
+
+    let done = load.wait_with_output().expect("our child");
+    let found: Value = serde_json::from_slice(&done.stdout).expect("one object");
+    println!("{left:?} became {spread:?}; {found}");
+    assert!(done.status.success(), "{found}");
+    for (what, count) in [("lost", 0), ("repeated", 0), ("unanswered", 0), ("failovers", 0)] {
+        assert_eq!(found[what], count, "{what}: {found}");
+    }
+    for what in ["stored", "replicated", "same_server", "other_server"] {
+        let longest = found[what]["max_ms"].as_f64().expect("a time");
+        assert!(longest <= INTERRUPTION_MS, "{what}: {found}");
+    }
+    let log = |server: &String| {
+        std::fs::read_to_string(cluster.server_dir(server).join("log")).expect("a log")
+    };
+    let logs: String = cluster.names().iter().map(log).collect();
+    assert!(!logs.contains("ERROR"), "{logs}");
+    // Their counts went to a third each, so those of two servers that were asked are what the last one
+    // has now, and nobody was asked twice.
+    let asked =
+        logs.lines().filter_map(|line| line.split_once("are even again: ")).map(|(_, rest)| {
+            rest.split(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a number")
+        });
+    assert!(asked.sum::<u64>() <= CLIENTS / 3 + 4, "{logs}");
 }

@@ -52,3 +52,29 @@ fn a_server_that_lacks_what_was_seen_elsewhere_answers_and_says_so() {
     assert_eq!(texts(&history), ["before", "meanwhile"]);
     assert!(history.errors.is_empty(), "{history:?}");
 }
+
+#[test]
+fn what_one_command_wrote_the_next_one_of_the_account_shows_or_misses_aloud_at_any_server() {
+    let cluster = TestCluster::up(3);
+    let ann = cluster.person("ann");
+    for nth in 0..10 {
+        let servers = ["s1", "s2", "s3"];
+        let (here, there) = (servers[nth % 3], servers[(nth + 1) % 3]);
+        let said = format!("message {nth}");
+        ann.on(here).ok(&["send", ROOM, &said, "--level", "stored"]);
+        let shown = ann.on(there).run(&["history", ROOM, "--last", "1"]);
+        assert_eq!(texts(&shown), [said.as_str()], "{shown:?}");
+    }
+
+    // The one server that is there cannot have it: it knows what it lacks from the token alone.
+    cluster.wait_converged();
+    cluster.ok(&["stop", "s3"]);
+    ann.on("s1").say(ROOM, "meanwhile");
+    for server in ["s1", "s2"] {
+        cluster.signal(server, Signal::SIGKILL);
+    }
+    cluster.ok(&["start", "s3"]);
+    let history = ann.on("s3").run(&["history", ROOM, "--last", "1"]);
+    assert_eq!(texts(&history), ["message 9"]);
+    assert!(history.errors.contains("s3 lacks"), "it is stale: {history:?}");
+}

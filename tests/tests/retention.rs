@@ -117,3 +117,42 @@ fn what_a_room_does_not_keep_is_gone_everywhere_and_does_not_come_back() {
     assert!(flow.finish().success(), "{}", flow.said());
     assert_eq!(cluster.one_history(ROOM).len(), kept.len() + 60, "everything is kept again");
 }
+
+#[test]
+fn servers_that_keep_rooms_for_other_times_link_and_both_say_so_once() {
+    let cluster = TestCluster::up(2);
+    cluster.ok(&["down"]);
+    let config = cluster.server_dir("s2").join("server.toml");
+    let right = fs::read_to_string(&config).expect("init wrote it");
+    let other = right.replace("# days = 0", "days = 30").replace("# messages = 0", "messages = 7");
+    fs::write(&config, other).expect("ours");
+    cluster.start_all();
+
+    let (usual, wrong) = ("(days = 0, messages = 0)", "(days = 30, messages = 7)");
+    let told = |by: &str, of: &str, (there, here): (&str, &str)| {
+        let words = format!(
+            "{of} has another [retention] in its server.toml {there} than this server {here}: rooms \
+             without a policy of their own keep what the server that sets their floor says"
+        );
+        let log = fs::read_to_string(cluster.server_dir(by).join("log")).unwrap_or_default();
+        log.lines().filter(|line| line.contains("WARN") && line.contains(&words)).count()
+    };
+    let in_s1 = || told("s1", "s2", (wrong, usual));
+    let in_s2 = || told("s2", "s1", (usual, wrong));
+    assert_eq!((in_s1(), in_s2()), (1, 1), "and they are linked");
+
+    // Another run says it again, and what did not change is no news to the other one.
+    cluster.ok(&["stop", "s2"]);
+    cluster.ok(&["start", "s2"]);
+    cluster.wait_linked();
+    assert_eq!((in_s1(), in_s2()), (1, 2));
+    // Once it was right it is news.
+    for text in [&right, &right.replace("# days = 0", "days = 30")] {
+        cluster.ok(&["stop", "s2"]);
+        fs::write(&config, text).expect("ours");
+        cluster.ok(&["start", "s2"]);
+        cluster.wait_linked();
+    }
+    assert_eq!(told("s1", "s2", ("(days = 30, messages = 0)", usual)), 1);
+    assert_eq!((in_s1(), in_s2()), (1, 2));
+}

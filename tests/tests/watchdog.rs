@@ -1,13 +1,13 @@
-//! A server whose loop stands still ends itself, and one that stood still as a whole does not. The
-//! threads of one server are held with ptrace, as a debugger does.
+//! A server whose loop stands still ends itself, and one that stood still as a whole does not. Threads
+//! of servers are held with ptrace, as a debugger does.
 
 use std::fs;
 use std::time::Duration;
 
-use chatty_tests::{ServerProcess, TestCluster};
+use chatty_tests::{SHORT, ServerProcess, TestCluster, eventually};
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -28,7 +28,25 @@ fn workers(server: Pid) -> Vec<Pid> {
     workers.map(|task| Pid::from_raw(id(task).expect("a thread's number"))).collect()
 }
 
-/// Holds threads of a process until it ends.
+/// The thread of the watchdog.
+fn watchdog(server: Pid) -> Pid {
+    let tasks = fs::read_dir(format!("/proc/{server}/task")).expect("it runs");
+    let named = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "watchdog")
+    };
+    let task = tasks.flatten().find(named).expect("there is a watchdog");
+    Pid::from_raw(task.file_name().to_string_lossy().parse().expect("a thread's number"))
+}
+
+/// How often a thread gave its turn away, once for each time that it began to wait; `None` when it is
+/// gone.
+fn pauses(thread: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
+}
+
+/// Holds threads of a process until it ends, or they are let go.
 fn hold(threads: &[Pid]) {
     for thread in threads {
         ptrace::seize(*thread, ptrace::Options::empty())
@@ -36,6 +54,13 @@ fn hold(threads: &[Pid]) {
         ptrace::interrupt(*thread).expect("it is traced");
         let held = waitpid(*thread, Some(WaitPidFlag::__WALL)).expect("it is traced");
         assert!(matches!(held, WaitStatus::PtraceEvent(..)), "{held:?}");
+    }
+}
+
+/// Lets held threads go on.
+fn let_go(threads: &[Pid]) {
+    for thread in threads {
+        ptrace::detach(*thread, None).expect("it is held");
     }
 }
 
@@ -61,15 +86,35 @@ fn watched(servers: usize) -> TestCluster {
 #[test]
 fn a_server_that_was_frozen_longer_than_its_watchdog_waits_lives_on() {
     let cluster = watched(1);
-    let pid = cluster.pid("s1");
+    cluster.ok(&["stop", "s1"]);
+    let mut server = ServerProcess::start(&mut cluster.server_command("s1"));
+    cluster.wait_linked();
+    let (pid, watchdog) = (server.pid(), watchdog(server.pid()));
 
-    cluster.signal("s1", Signal::SIGSTOP);
+    // The loop does not turn before the watchdog has looked again: else that turn would excuse all.
+    let threads = workers(pid);
+    hold(&threads);
+    kill(pid, Signal::SIGSTOP).expect("it runs");
     // Time is what this is about.
     std::thread::sleep(3 * LIMIT);
-    cluster.signal("s1", Signal::SIGCONT);
+    let before = pauses(watchdog).expect("it is there");
+    kill(pid, Signal::SIGCONT).expect("it is there");
+    // Waking from the stop is one; a look lies between two others.
+    let lives =
+        eventually("the watchdog has looked, or is gone", SHORT, || match pauses(watchdog) {
+            None => Ok(false),
+            Some(after) if after >= before + 3 => Ok(true),
+            Some(after) => Err(format!("it paused {after} times, {before} before")),
+        });
+    if lives {
+        let_go(&threads)
+    } else {
+        wait_gone(&threads)
+    }
+    assert!(lives, "it ended itself: {}", server.wait());
 
     cluster.person("ann").say(ROOM, "after");
-    assert_eq!(cluster.pid("s1"), pid);
+    assert_eq!(server.has_ended(), None, "it lives on");
 }
 
 #[test]

@@ -151,7 +151,9 @@ pub async fn rooms(args: &Args, cluster: &Cluster, out: Out) -> Result<(), Troub
                 topic => paint.quiet(&format!("  {topic}")),
             };
             let (people, messages) = (room.participants, room.messages);
-            format!("{name:<20} {people:>5} people {messages:>8} messages{topic}")
+            let person = if people == 1 { "person" } else { "people" };
+            let message = if messages == 1 { "message" } else { "messages" };
+            format!("{name:<20} {people:>5} {person} {messages:>8} {message}{topic}")
         })?;
     }
     chat.leave_cluster().await;

@@ -162,9 +162,14 @@ pub fn time_of_day(unix_ms: u64, offset_minutes: i64) -> String {
     format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// So many of something, in words: one of it has another name than many.
+pub fn count(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// So many messages, in words.
-pub fn messages(count: u64) -> String {
-    if count == 1 { "1 message".into() } else { format!("{count} messages") }
+pub fn messages(many: u64) -> String {
+    count(many, "message", "messages")
 }
 
 /// One line on standard error.
@@ -230,10 +235,14 @@ pub fn kept(keep: Retention) -> String {
     const DAY_MS: u64 = 86_400_000;
     let age = match keep.age_ms {
         0 => None,
-        ms if ms % DAY_MS == 0 => Some(format!("{} days", ms / DAY_MS)),
+        ms if ms % DAY_MS == 0 => Some(count(ms / DAY_MS, "day", "days")),
         ms => Some(format!("{} s", ms / 1000)),
     };
-    let count = (keep.messages > 0).then(|| format!("the last {} messages", keep.messages));
+    let count = match keep.messages {
+        0 => None,
+        1 => Some("the last message".into()),
+        many => Some(format!("the last {many} messages")),
+    };
     match (age, count) {
         (None, None) => "everything".into(),
         (Some(age), Some(count)) => format!("{age}, and {count} at most"),
@@ -244,6 +253,17 @@ pub fn kept(keep: Retention) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_of_something_is_not_called_many() {
+        let keep = |days, messages| kept(Retention { age_ms: days * 86_400_000, messages });
+        assert_eq!(
+            [messages(0), messages(1), messages(2)],
+            ["0 messages", "1 message", "2 messages"]
+        );
+        assert_eq!(keep(1, 1), "1 day, and the last message at most");
+        assert_eq!(keep(2, 2), "2 days, and the last 2 messages at most");
+    }
 
     #[test]
     fn times_of_day_wrap_around_midnight() {

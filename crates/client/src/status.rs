@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::Trouble;
-use crate::out::{Out, Paint};
+use crate::out::{self, Out, Paint};
 
 /// A server has this long to take the client and to answer.
 const PATIENCE: Duration = Duration::from_millis(2500);
@@ -158,9 +158,10 @@ fn lines(paint: Paint, object: &ServerObject) -> String {
     let Some(report) = report else { return text };
     let events: u64 = report.vector.values().sum();
     text += &format!(
-        "  up {}, {} clients, {events} events, {} behind",
+        "  up {}, {}, {}, {} behind",
         span(report.uptime_s),
-        report.sessions,
+        out::count(report.sessions.into(), "client", "clients"),
+        out::count(events, "event", "events"),
         report.lag
     );
     if let Some(days) = report.certificate_days_left {

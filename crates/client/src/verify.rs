@@ -140,6 +140,14 @@ async fn agreement(cluster: &Cluster, to: Out) -> Result<Verdict, Trouble> {
     }
 }
 
+fn same(servers: usize, rooms: usize) -> String {
+    let rooms = out::count(rooms as u64, "room", "rooms");
+    match servers {
+        1 => format!("1 server shows the same in {rooms}"),
+        many => format!("{many} servers show the same in {rooms}"),
+    }
+}
+
 fn tell_agreement(verdict: &Verdict, all: &[Status], to: Out) -> Result<(), Trouble> {
     let (servers, rooms) = (all.len(), all.first().map_or(0, |status| status.rooms.len()));
     let silent = |(name, why): (&String, &String)| format!("{name} does not answer: {why}");
@@ -156,7 +164,7 @@ fn tell_agreement(verdict: &Verdict, all: &[Status], to: Out) -> Result<(), Trou
     to.put(&object, |_| {
         let mut lines: Vec<_> = wrong.iter().map(|why| safe::one_line(why)).collect();
         if verdict.difference.is_none() && (servers > 1 || wrong.is_empty()) {
-            lines.insert(0, format!("{servers} servers show the same in {rooms} rooms"));
+            lines.insert(0, same(servers, rooms));
         }
         lines.join("\n")
     })?;
@@ -200,6 +208,13 @@ mod tests {
     use chatty_core::vector::Vector;
 
     use super::*;
+
+    #[test]
+    fn one_server_and_one_room_are_no_servers_and_rooms() {
+        assert_eq!(same(1, 1), "1 server shows the same in 1 room");
+        assert_eq!(same(3, 1), "3 servers show the same in 1 room");
+        assert_eq!(same(2, 0), "2 servers show the same in 0 rooms");
+    }
 
     /// What a server shows: rooms, their messages and digests.
     fn shows(server: &str, rooms: &[(&str, u64, u64)]) -> Status {

@@ -172,6 +172,9 @@ pub struct Timing {
     pub token_period: Duration,
     /// How often rooms are checked for messages that are not to be kept any longer.
     pub floor_period: Duration,
+    /// A client that attached less than this ago is not asked to move to an emptier server; zero:
+    /// nobody is. Two minutes: a client that must move for other reasons is then not moved twice.
+    pub settled: Duration,
 }
 
 impl Default for Timing {
@@ -197,6 +200,7 @@ impl Default for Timing {
             prune_period: ms(1000),
             token_period: ms(1000),
             floor_period: ms(3_600_000),
+            settled: ms(120_000),
         }
     }
 }

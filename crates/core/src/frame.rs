@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Event, Retention, first_eight};
 use crate::id::{AccountId, Log, Origin, RoomId, Slot};
 use crate::io::Standing;
+use crate::session::ServerState;
 use crate::wire::{DecodeError, wire};
 
 /// Which stream of a link a frame travels on, highest priority first. Order holds within a class.
@@ -69,12 +70,14 @@ wire! {
         13 => RolledBack(RolledBack),
         /// Your run goes on twice: I hold other events under the names of this log.
         14 => Forked(Logs),
+        /// How many clients are attached to me, and whether I take more.
+        15 => Load(Load),
     }
 }
 
 /// Minor version of the protocol between servers; unknown frame kinds are skipped, unknown event
 /// kinds are kept and forwarded. The major version is in the ALPN (`chatty-s/1`).
-pub const SERVER_MINOR: u16 = 1;
+pub const SERVER_MINOR: u16 = 2;
 
 /// Who is speaking, beyond what the certificate says. The connection's driver reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -259,6 +262,16 @@ pub struct PresenceUpdate {
     pub here: Vec<(AccountId, Option<RoomId>)>,
     /// No longer.
     pub gone: Vec<(AccountId, Option<RoomId>)>,
+}
+
+/// What a server tells of its clients with a ping, when it changed; from minor version 2 on. One that
+/// never told it takes no part in spreading clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Load {
+    /// Clients with an account.
+    pub clients: u32,
+    /// What the server can do.
+    pub state: ServerState,
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod rooms;
 pub mod presence;
 mod sessions;
 mod retention;
+mod balance;
 mod visible;
 pub mod replica;
 pub mod client;

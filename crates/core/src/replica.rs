@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::balance::Balance;
 use crate::broadcast::{Broadcast, Counts};
 use crate::catch_up::CatchUp;
 use crate::clock::{Clock, Fence};
@@ -48,6 +49,7 @@ pub struct Replica {
     pub(crate) links: BTreeMap<LinkId, Peer>,
     pub(crate) sessions: Sessions,
     pub(crate) retaining: Retaining,
+    pub(crate) balance: Balance,
     start: Start,
     pub(crate) catch_up: CatchUp,
     /// Why the disk takes no writes.
@@ -125,6 +127,7 @@ impl Replica {
             links: BTreeMap::new(),
             sessions: Sessions::new(&config, loaded, now),
             retaining: Retaining::new(config.timing.floor_period, now),
+            balance: Balance::default(),
             start,
             catch_up: CatchUp::new(now.time),
             refusing: None,
@@ -179,6 +182,7 @@ impl Replica {
                         clock_ms: self.clock.reading_ms(now),
                     });
                     self.send_control(link, ping);
+                    self.tell_load(link);
                 }
                 Care::Suspect(link) => self.tell_health(now, link),
                 Care::Close(link) => {
@@ -193,6 +197,7 @@ impl Replica {
         self.tell_catch_up(now);
         self.retention_timeout(now);
         self.sessions_timeout(now);
+        self.balance(now);
     }
 
     /// The end of a tick: what gathered becomes frames, a write, deliveries.
@@ -266,6 +271,7 @@ impl Replica {
     fn on_link_down(&mut self, now: Now, link: LinkId) {
         let Some(peer) = self.links.remove(&link) else { return };
         self.health.link_down(link);
+        self.balance.link_down(link);
         self.broadcast.link_down(now, link);
         self.presence.link_down(now, &peer.slot);
         self.judge_clock(now);
@@ -291,6 +297,7 @@ impl Replica {
                 self.judge_clock(now);
             }
             Frame::Presence(update) => self.presence.told(&slot, update),
+            Frame::Load(load) => self.balance.heard(link, load),
             Frame::Leaving(_) => self.log(Severity::Info, format!("{slot} is about to stop")),
             Frame::Hello(_) => self.cut(now, link, "a second Hello"),
             frame @ (Frame::Digest(_)
@@ -501,6 +508,7 @@ impl Replica {
         if self.course == Course::Serving {
             self.course = Course::Draining;
             self.drained = self.broadcast.held();
+            self.tell_loads();
             self.hand_over();
         }
     }
@@ -508,6 +516,7 @@ impl Replica {
     fn on_resume(&mut self) {
         if self.course == Course::Draining {
             self.course = Course::Serving;
+            self.tell_loads();
         }
     }
 
@@ -625,7 +634,7 @@ impl Replica {
         self.say(Output::Log(severity, what));
     }
 
-    fn send_control(&mut self, link: LinkId, frame: Frame) {
+    pub(crate) fn send_control(&mut self, link: LinkId, frame: Frame) {
         let (class, frame) = (Class::Control, Arc::new(frame));
         self.say(Output::Send { links: vec![link], class, frame, cost: 64 });
     }
@@ -659,6 +668,7 @@ impl Replica {
     pub fn assert_invariants(&self) {
         self.broadcast.assert_invariants();
         self.sessions.assert_invariants(&self.config.limits);
+        self.balance.assert_invariants();
         self.presence.assert_invariants(self.sessions.places());
         assert!(self.out.is_empty(), "the driver drains the outputs");
     }

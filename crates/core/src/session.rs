@@ -391,7 +391,8 @@ wire! {
         15 => Token(TokenBytes),
         /// Lines of this room were dropped because this client is slow: read the room again.
         16 => Gap(Gap),
-        /// The server stops: attach to another one.
+        /// Attach to another server, one of these if possible: this one stops, or has more clients
+        /// than they.
         17 => Leaving(Moving),
         /// The answer to a ping.
         18 => Pong(Pong),
@@ -762,7 +763,7 @@ pub struct Gap {
 /// Where to go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Moving {
-    /// The other servers this one is linked to.
+    /// The other servers, those this one is linked to first; or the one that has fewer clients.
     pub servers: Vec<ServerAddr>,
 }
 

@@ -9,7 +9,7 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chatty_core::config::{Feeds, Limits};
+use chatty_core::config::{Feeds, Limits, Timing};
 use chatty_core::event::Retention;
 use chatty_core::id::Slot;
 use chatty_core::session::ServerAddr;
@@ -68,6 +68,8 @@ pub struct Config {
     pub retention: Retention,
     /// How often rooms are checked for what is not kept any longer.
     pub floor_period: Duration,
+    /// A client is not asked to move to an emptier server for so long; zero: never.
+    pub settled: Duration,
     /// The loop may stand still for so long.
     pub watchdog: Duration,
     /// What is logged, and how.
@@ -180,6 +182,7 @@ struct RawLimits {
     unsaved_kib: Option<usize>,
     disk_reserve_mib: Option<u64>,
     watchdog_seconds: Option<u32>,
+    settled_seconds: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -350,6 +353,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         address_sessions,
         retention,
         floor_period: Duration::from_secs(check_seconds),
+        settled: given
+            .settled_seconds
+            .map_or(Timing::default().settled, |seconds| Duration::from_secs(seconds.into())),
         disk_reserve: given.disk_reserve_mib.unwrap_or(DISK_RESERVE_MIB).saturating_mul(1 << 20),
         watchdog,
         log: LogConfig { level, format: raw.log.format },
@@ -416,6 +422,7 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
     let [session_queue, live_queue, unsaved] =
         [session_queue_bytes, live_queue_bytes, unsaved_bytes].map(|bytes| bytes / 1024);
     let watchdog = watchdog::LIMIT.as_secs();
+    let settled = Timing::default().settled.as_secs();
     format!(
         r#"# A chatty server. Check a change with: chatty-server check --config FILE
 # Relative paths begin at the folder of this file. A key with a '#' before it shows its default.
@@ -479,6 +486,9 @@ token_key = "token.key"
 # Seconds that the server may do nothing at all before it ends itself (exit code 3), so that it is
 # started again.
 # watchdog_seconds = {watchdog}
+# Seconds that a client stays where it is before it may be asked to move to a server that has clearly
+# fewer clients; 0: nobody is asked.
+# settled_seconds = {settled}
 
 [retention]
 # What rooms keep that have no policy of their own (`chatty keep`); 0: everything, for ever.
@@ -547,6 +557,7 @@ mod tests {
             "unsaved_kib = ",
             "disk_reserve_mib = ",
             "watchdog_seconds = ",
+            "settled_seconds = ",
             "days = ",
             "messages = ",
             "check_seconds = ",

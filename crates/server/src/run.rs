@@ -160,7 +160,11 @@ impl Running {
             feeds: config.feeds,
             // All servers of the configuration link to each other.
             mesh: Mesh { start: Start::Pruned, ..Mesh::default() },
-            timing: Timing { floor_period: config.floor_period, ..Timing::default() },
+            timing: Timing {
+                floor_period: config.floor_period,
+                settled: config.settled,
+                ..Timing::default()
+            },
             limits: config.limits.clone(),
             retention: config.retention,
         };

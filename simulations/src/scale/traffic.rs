@@ -64,6 +64,7 @@ impl Traffic {
             | Frame::Pong(_)
             | Frame::Lagging(_)
             | Frame::Leaving(_)
+            | Frame::Load(_)
             | Frame::Presence(_)
             | Frame::RolledBack(_)
             | Frame::Forked(_) => None,

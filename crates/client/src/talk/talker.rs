@@ -657,7 +657,8 @@ async fn rooms(chat: &Chat) -> Result<Vec<Vec<Piece>>, Failure> {
         return Ok(vec![quiet("there are no rooms yet: /join ROOM makes one")]);
     }
     let line = |room: chatty_core::session::RoomInfo| {
-        let counts = format!("  {} people, {} messages", room.participants, room.messages);
+        let people = out::count(room.participants.into(), "person", "people");
+        let counts = format!("  {people}, {}", out::messages(room.messages));
         let topic = match room.topic.as_str() {
             "" => String::new(),
             topic => format!("  {}", safe::one_line(topic)),

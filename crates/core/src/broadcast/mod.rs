@@ -444,6 +444,7 @@ impl Broadcast {
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Leaving(_)
+            | Frame::Load(_)
             | Frame::Presence(_) => Ok(()),
         }
     }

@@ -109,12 +109,14 @@ impl Replica {
                 let until = now.time + self.config.timing.attach_wait;
                 let Some(session) = self.sessions.all.get_mut(&id) else { return };
                 session.account = account;
+                session.attached_at = now.time;
                 session.seen = seen;
                 session.direct = attach.direct == Direct::Take;
                 let stage = Stage::Fetching(until);
                 session.phase =
                     Phase::Attaching(Box::new(Attaching { attach, whose, need, stage }));
-                self.sessions.of.entry(account).or_default().insert(id);
+                let is_new = self.sessions.of.entry(account).or_default().insert(id);
+                self.sessions.attached += usize::from(is_new);
                 self.sessions.blocked.insert(id);
                 self.presence.enter(account, None);
                 self.advance(now, id);
@@ -478,6 +480,7 @@ impl Replica {
         }
         let known = self.sessions.of.get_mut(&account).is_some_and(|ids| ids.remove(&id));
         if known {
+            self.sessions.attached -= 1;
             self.presence.leave(account, None, linger);
             if self.sessions.of.get(&account).is_some_and(BTreeSet::is_empty) {
                 self.sessions.of.remove(&account);
@@ -514,6 +517,13 @@ impl Replica {
         let config = &self.config;
         Token { cluster: config.me.cluster, account, vector, hlc: self.clock.last() }
             .seal(&config.token_key)
+    }
+
+    /// Whoever goes takes along what he wrote and saw here: he may come again at another server at
+    /// once, which then fetches it, or says that it lacks it.
+    pub(super) fn give_last_token(&mut self, id: SessionId) {
+        let unsafe_yet = self.not_everywhere();
+        self.give_token(id, &unsafe_yet);
     }
 
     /// A newer token, if it covers more than the last.

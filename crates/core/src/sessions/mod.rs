@@ -82,8 +82,10 @@ pub(crate) struct Session {
     gapped: BTreeMap<RoomId, Key>,
     /// What it may ask before it has an account; then the account's counts.
     rate: Bucket,
-    /// When it came, or last asked something without an account.
+    /// When it came, or last asked something but a ping.
     asked: Time,
+    /// When it said who it is.
+    attached_at: Time,
     /// A message refused as busy: those said after it are not taken before it, until then.
     awaited: Option<(Mid, Time)>,
     /// The name it was told to go by.
@@ -139,6 +141,8 @@ pub(crate) struct Sessions {
     all: BTreeMap<SessionId, Session>,
     in_room: BTreeMap<RoomId, BTreeSet<SessionId>>,
     of: BTreeMap<AccountId, BTreeSet<SessionId>>,
+    /// How many those are.
+    attached: usize,
     /// Sessions with something that waits for the disk or for other servers.
     blocked: BTreeSet<SessionId>,
     reads: BTreeMap<ReadToken, SessionId>,
@@ -173,6 +177,7 @@ impl Sessions {
             all: BTreeMap::new(),
             in_room: BTreeMap::new(),
             of: BTreeMap::new(),
+            attached: 0,
             blocked: BTreeSet::new(),
             reads: BTreeMap::new(),
             verifying: None,
@@ -199,8 +204,31 @@ impl Sessions {
     }
 
     /// Sessions that have an account: not those that only ask for the status.
-    pub(crate) fn attached(&self) -> usize {
-        self.of.values().map(BTreeSet::len).sum()
+    pub(crate) const fn attached(&self) -> usize {
+        self.attached
+    }
+
+    /// Up to `most` sessions that can go elsewhere and notice nothing: long enough here, waiting for
+    /// nothing, of accounts that are not left alone; first those that asked nothing for longest.
+    pub(crate) fn movable(
+        &self,
+        now: Time,
+        settled: Duration,
+        left_alone: impl Fn(AccountId) -> bool,
+        most: usize,
+    ) -> Vec<(SessionId, AccountId)> {
+        let is_idle = |(id, session): &(&SessionId, &Session)| {
+            session.is_live()
+                && now.since(session.attached_at) >= settled
+                && session.waits_for_nothing(now)
+                && !self.acks.has(**id)
+                && !left_alone(session.account)
+        };
+        let mut idle: Vec<(Time, SessionId, AccountId)> = (self.all.iter().filter(is_idle))
+            .map(|(id, session)| (session.asked, *id, session.account))
+            .collect();
+        idle.sort_unstable();
+        idle.into_iter().take(most).map(|(_, id, account)| (id, account)).collect()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
@@ -301,6 +329,8 @@ impl Sessions {
                 assert_eq!(self.reads.get(token), Some(id), "a read knows its session");
             }
         }
+        let attached: usize = self.of.values().map(BTreeSet::len).sum();
+        assert_eq!(attached, self.attached, "who is attached is counted");
         self.acks.assert_invariants();
         self.recent.assert_invariants();
         self.mids.assert_invariants();
@@ -326,6 +356,7 @@ impl Session {
             gapped: BTreeMap::new(),
             rate,
             asked: now,
+            attached_at: now,
             awaited: None,
             nick: String::new(),
             told: Arc::default(),
@@ -355,6 +386,16 @@ impl Session {
         self.answers.clear();
         self.proofs.clear();
         self.held_bytes = 0;
+    }
+
+    /// Whether nothing that it asked or is owed is under way.
+    fn waits_for_nothing(&self, now: Time) -> bool {
+        self.inbox.is_empty()
+            && self.reading.is_none()
+            && self.answers.is_empty()
+            && self.proofs.is_empty()
+            && self.gapped.is_empty()
+            && self.awaited.is_none_or(|(_, until)| until <= now)
     }
 
     /// Whether it is shown what happens as it happens.

@@ -64,6 +64,7 @@ impl Replica {
             (Phase::New, _) => self.protocol_error(id, "the first request is no attach"),
             (_, Request::Attach(_)) => self.protocol_error(id, "a second attach"),
             (_, Request::Detach(_)) => {
+                self.give_last_token(id);
                 self.end_session(id, None);
                 self.say(Output::CloseSession(id));
             }
@@ -78,6 +79,9 @@ impl Replica {
                     let item = busy(request_id(&request), "too many requests wait", BUSY_MS);
                     self.deliver_answer(vec![id], item);
                     return;
+                }
+                if !matches!(request, Request::Ping(_)) {
+                    session.asked = now.time;
                 }
                 session.inbox_bytes += bytes;
                 session.inbox.push_back(Queued { request, bytes, cost });

@@ -1,6 +1,7 @@
 //! One server alone: its sessions against requests that no client of ours makes.
 
 mod attach;
+mod balance;
 mod bounds;
 mod clock;
 mod cloned;

@@ -75,6 +75,11 @@ impl Waits {
         self.deadlines.first().map(|(at, ..)| *at)
     }
 
+    /// Whether a session waits.
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        self.of.contains_key(&session)
+    }
+
     /// Logs with waits.
     pub(super) fn logs(&self) -> Vec<Log> {
         self.logs.keys().copied().collect()

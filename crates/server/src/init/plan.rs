@@ -65,7 +65,8 @@ impl Wanted {
         if let Some(count) = self.count
             && usize::from(count) != held.len()
         {
-            return differs(format!("{count} servers"));
+            let servers = if count == 1 { "server" } else { "servers" };
+            return differs(format!("{count} {servers}"));
         }
         let Some(base_port) = self.base_port else { return Ok(()) };
         let count = u16::try_from(held.len()).ok();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use chatty_core::event::{CHAIN_START, Retention};
 use chatty_core::frame::{
-    Common, Digest, Events, Frame, Have, Haves, Hello, Lagging, Leaving, Logs, Ping,
+    Common, Digest, Events, Frame, Have, Haves, Hello, Lagging, Leaving, Load, Logs, Ping,
     PresenceUpdate, Push, Range, RolledBack, SERVER_MINOR, Want,
 };
 use chatty_core::id::{AccountId, Slot};
+use chatty_core::session::ServerState;
 use chatty_core::wire::Wire as _;
 
 use super::{Kind, LOG, STANDINGS, count, event, every, number_of, numbered, numbers, room, text};
@@ -85,5 +86,6 @@ fn others() -> Vec<Frame> {
         Frame::Presence(PresenceUpdate { full: false, here: vec![attached], gone: vec![in_room] }),
         Frame::RolledBack(RolledBack { log: LOG, announced: 3, held: 2 }),
         Frame::Forked(logs),
+        Frame::Load(Load { clients: 7, state: ServerState::Ready }),
     ]
 }

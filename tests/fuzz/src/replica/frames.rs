@@ -7,10 +7,11 @@ use chatty_core::event::{
     Role, RoomCreate, Topic,
 };
 use chatty_core::frame::{
-    Events, Frame, Have, Haves, Lagging, Leaving, Logs, PresenceUpdate, Push, Range, RolledBack,
-    Want,
+    Events, Frame, Have, Haves, Lagging, Leaving, Load, Logs, PresenceUpdate, Push, Range,
+    RolledBack, Want,
 };
 use chatty_core::id::{Log, RoomId, ServerId, Slot};
+use chatty_core::session::ServerState;
 use chatty_core::time::Hlc;
 use chatty_core::vector::Vector;
 
@@ -47,8 +48,16 @@ impl World {
                 let (here, gone) = if full { (vec![place], vec![]) } else { (vec![], vec![place]) };
                 Frame::Presence(PresenceUpdate { full, here, gone })
             }
-            _ if input.byte().is_multiple_of(2) => Frame::Lagging(Lagging {}),
-            _ => Frame::Leaving(Leaving {}),
+            _ => match input.byte() {
+                // Few: what was found before means what it did.
+                0xf8.. => {
+                    let state = input.one(&[ServerState::Ready, ServerState::Stopping]);
+                    let clients = u32::try_from(input.number(0)).unwrap_or(u32::MAX);
+                    Frame::Load(Load { clients, state })
+                }
+                byte if byte.is_multiple_of(2) => Frame::Lagging(Lagging {}),
+                _ => Frame::Leaving(Leaving {}),
+            },
         }
     }
 
