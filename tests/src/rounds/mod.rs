@@ -18,6 +18,7 @@ mod modes;
 mod pen;
 mod place;
 mod recorder;
+mod relay;
 mod round;
 mod server;
 mod session;
