@@ -140,6 +140,16 @@ impl Judged {
         stalls.map(|(who, stall)| (*who, *stall)).collect()
     }
 
+    /// Whose was the longest, and how long.
+    fn longest_stall(&self) -> String {
+        let stalls = self.stalls();
+        let Some((who, stall)) = stalls.iter().max_by_key(|(_, stall)| stall.longest()) else {
+            return "none".into();
+        };
+        let name = self.history.sessions.get(*who).map_or("?", String::as_str);
+        format!("{} ms ({name})", stall.longest().as_millis())
+    }
+
     /// The cells that every table has.
     fn cells(&self) -> Row {
         let Figures {

@@ -76,8 +76,8 @@ impl Led {
         let relay = self.relay.insert(Relay::begin(self.seed)?);
         for pair in &self.pairs {
             let (one, other) = pair.ends()?;
-            relay.lead(&pair.one.machine(), (one, other), pair.there)?;
             relay.lead(&pair.other.machine(), (other, one), pair.back)?;
+            relay.lead(&pair.one.machine(), (one, other), pair.there)?;
         }
         Ok(())
     }

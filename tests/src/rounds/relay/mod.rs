@@ -60,7 +60,7 @@ impl Relay {
     }
 
     /// From now on packets from a machine with the first address to the second go that way. One of the
-    /// two is a server; the packets of clients open the way back to their ports.
+    /// two is a server. The packets of clients open the way back to their ports: theirs is led first.
     ///
     /// # Errors
     /// What the system says.
@@ -131,6 +131,10 @@ impl Hub {
         loop {
             match socket.recv_from(&mut buffer).await {
                 Ok((length, SocketAddr::V4(from))) => {
+                    // What comes back to a client's port before this packet left finds it open.
+                    if let Err(why) = self.socket(from) {
+                        eprintln!("{why}");
+                    }
                     self.queue().push(self.now(), from, end, &buffer[..length]);
                     self.news.notify_one();
                 }
