@@ -7,7 +7,7 @@ use std::time::Duration;
 use chatty_core::rng::Rng;
 use chatty_simulations::history::{History, Server};
 
-use super::faults::{clock, disks, links, processes};
+use super::faults::{clock, disks, links, processes, relayed};
 use super::recorder::Recorder;
 use super::stage::Stage;
 use super::table::Row;
@@ -33,6 +33,10 @@ pub enum Fault {
     Loss,
     /// A server's cable is narrow.
     Narrow,
+    /// A server is far from all others, or from another one.
+    Far,
+    /// Packets overtake each other, and some come twice.
+    Reorder,
     /// A server's data is deleted; it comes back as a new one.
     Wipe,
     /// A copy of a server's data folder is started beside the original.
@@ -48,7 +52,7 @@ pub enum Fault {
 /// What a fault takes away, for which goes with which.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
-    /// Packets, now and then.
+    /// Packets, now and then, or their time.
     Packets,
     /// Ways between servers.
     Ways,
@@ -66,7 +70,7 @@ enum Takes {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Kill,
         Self::KillAll,
         Self::Stop,
@@ -76,6 +80,8 @@ impl Fault {
         Self::Isolate,
         Self::Loss,
         Self::Narrow,
+        Self::Far,
+        Self::Reorder,
         Self::Wipe,
         Self::Copy,
         Self::Rollback,
@@ -95,6 +101,8 @@ impl Fault {
             Self::Isolate => "isolate",
             Self::Loss => "loss",
             Self::Narrow => "narrow",
+            Self::Far => "far",
+            Self::Reorder => "reorder",
             Self::Wipe => "wipe",
             Self::Copy => "copy",
             Self::Rollback => "rollback",
@@ -108,7 +116,7 @@ impl Fault {
             Self::Kill | Self::Stop => Takes::Process,
             Self::KillAll => Takes::Processes,
             Self::CutPair | Self::CutOneWay | Self::Isolate => Takes::Ways,
-            Self::Loss | Self::Narrow => Takes::Packets,
+            Self::Loss | Self::Narrow | Self::Far | Self::Reorder => Takes::Packets,
             Self::Wipe | Self::Rollback => Takes::Disk,
             Self::FullDisk => Takes::Room,
             // A wrong clock and a copy are told by the others, a drain waits for them.
@@ -125,10 +133,13 @@ impl Fault {
         let (first, second) = (self.min(other), self.max(other));
         match (first.takes(), second.takes()) {
             // A narrow cable may carry less than is said: a drain, which waits for every disk, does not
-            // end, and who cannot hear the original takes its copy for the original started again.
+            // end, and who cannot hear the original takes its copy for the original started again. There
+            // is one relay.
             _ if matches!(
                 (first, second),
-                (Self::RollingRestart, Self::Narrow) | (Self::Narrow, Self::Copy)
+                (Self::RollingRestart, Self::Narrow)
+                    | (Self::Narrow, Self::Copy)
+                    | (Self::Far, Self::Reorder)
             ) =>
             {
                 false
@@ -168,6 +179,8 @@ impl Fault {
             Self::Isolate => Box::new(links::Isolate::draw(dice)),
             Self::Loss => Box::new(links::Loss::draw(dice)),
             Self::Narrow => Box::new(links::Narrowed::draw(dice)),
+            Self::Far => Box::new(relayed::Far::draw(dice)),
+            Self::Reorder => Box::new(relayed::Reorder::draw(dice)),
             Self::Wipe => Box::new(disks::Wipe::draw(dice)),
             Self::Copy => Box::new(disks::Copy::draw(dice)),
             Self::Rollback => Box::new(disks::Rollback::draw(dice)),

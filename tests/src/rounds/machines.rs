@@ -1,10 +1,12 @@
 //! Machines without hardware: a network namespace for each server and for its clients, all on one
 //! bridge. What they do not hear of each other, and how narrow their cable is, can be changed while
-//! they run; every change counts what it did, so that it can be told from one that did nothing.
+//! they run; every change counts what it did, so that it can be told from one that did nothing. Packets
+//! can be led by a machine of the relay, which changes when and in which order they come.
 //!
 //! All of it is inside namespaces of the process (see `unshare` in the program), so that nothing
 //! stays behind, however it ends.
 
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,6 +16,9 @@ use super::system::{output, run, succeed};
 const WATCHER: &str = "10.0.0.254";
 /// The machine for what a cluster does not know of.
 pub const SPARE: &str = "spare";
+/// The machine of the relay (see `relay`), which takes packets of every address.
+pub const RELAY: &str = "relay";
+const RELAY_ADDRESS: &str = "10.0.0.80";
 /// The UDP port of every server.
 pub const PORT: u16 = 7400;
 
@@ -57,7 +62,18 @@ pub fn lay(servers: usize) -> Result<(), String> {
         plug(&server_machine(server), &server_address(server))?;
         plug(&client_machine(server), &client_address(server))?;
     }
-    plug(SPARE, &spare_address())
+    plug(SPARE, &spare_address())?;
+    lay_relay()
+}
+
+/// What the bridge brings to the relay's machine is for itself, to whatever address it goes; but it
+/// answers only for its own when it is asked which address is where (ARP).
+fn lay_relay() -> Result<(), String> {
+    plug(RELAY, RELAY_ADDRESS)?;
+    let ignore = "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_ignore";
+    succeed(on(RELAY, "sh").args(["-c", ignore]))?;
+    run(&format!("ip -n {RELAY} rule add iif eth0 lookup 100"))?;
+    run(&format!("ip -n {RELAY} route add local 10.0.0.0/24 dev lo table 100"))
 }
 
 /// A machine on the bridge.
@@ -204,6 +220,33 @@ impl Drop for Narrow {
             {
                 eprintln!("{machine} stays narrow: {why}");
             }
+        }
+    }
+}
+
+/// A machine whose packets to an address go by the relay's machine. Dropped, they go straight.
+#[derive(Debug)]
+pub struct Detour {
+    machine: String,
+    to: Ipv4Addr,
+}
+
+impl Detour {
+    /// From now on they do.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn begin(machine: &str, to: Ipv4Addr) -> Result<Self, String> {
+        run(&format!("ip -n {machine} route add {to}/32 via {RELAY_ADDRESS}"))?;
+        Ok(Self { machine: machine.into(), to })
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        let Self { machine, to } = self;
+        if let Err(why) = run(&format!("ip -n {machine} route del {to}/32 via {RELAY_ADDRESS}")) {
+            eprintln!("packets of {machine} to {to} still go by the relay: {why}");
         }
     }
 }

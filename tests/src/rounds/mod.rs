@@ -18,6 +18,7 @@ mod modes;
 mod pen;
 mod place;
 mod recorder;
+mod relay;
 mod round;
 mod server;
 mod session;
@@ -137,6 +138,16 @@ impl Judged {
         };
         let stalls = self.figures.stalls.iter().filter(|(who, _)| stays(who));
         stalls.map(|(who, stall)| (*who, *stall)).collect()
+    }
+
+    /// Whose was the longest, and how long.
+    fn longest_stall(&self) -> String {
+        let stalls = self.stalls();
+        let Some((who, stall)) = stalls.iter().max_by_key(|(_, stall)| stall.longest()) else {
+            return "none".into();
+        };
+        let name = self.history.sessions.get(*who).map_or("?", String::as_str);
+        format!("{} ms ({name})", stall.longest().as_millis())
     }
 
     /// The cells that every table has.

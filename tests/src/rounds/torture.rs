@@ -186,7 +186,7 @@ impl Run<'_> {
         let Lived { judged, proofs, rest, .. } = &lived;
         let verdict = if judged.is_kept() { "kept" } else { "BROKEN" };
         eprintln!(
-            "{:>3}/{} {} servers, {}: {}; {}; {} said, {} replicated; at rest after {} ms; {verdict}, {:.1} s",
+            "{:>3}/{} {} servers, {}: {}; {}; {} said, {} replicated; at rest after {} ms; longest stall {}; {verdict}, {:.1} s",
             dealt.number,
             self.torture.rounds,
             dealt.servers,
@@ -196,6 +196,7 @@ impl Run<'_> {
             judged.figures.sent,
             judged.figures.replicated,
             rest.as_millis(),
+            judged.longest_stall(),
             took.as_secs_f64(),
         );
         self.summary.add(dealt, &lived, took);

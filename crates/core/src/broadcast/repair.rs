@@ -2,7 +2,8 @@
 //!
 //! Announced events that no push brought within `ihave_timeout`, and holes before pushed ones after
 //! `gap_delay`, are asked for with `Want`, one request a log at a time. An unanswered request goes
-//! to another link after 100 ms doubling to 2 s, for as long as any live link claims the events.
+//! to another link after the round trip of the one that was asked and 100 ms more, doubling to 2 s, for
+//! as long as any live link claims the events.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -266,6 +267,7 @@ impl Broadcast {
             self.rng.below(u64::try_from(backoff.as_micros()).unwrap_or(u64::MAX) / 4 + 1),
         );
         let Some(to) = self.links.get(&link).map(|l| l.has(log)) else { return };
+        let until = now.time + self.round_trip(link) + backoff + jitter;
         let Some(state) = self.logs.get_mut(&log) else { return };
         let from = state.next;
         let push = if to.saturating_sub(from) < NEAR_EVENTS {
@@ -274,21 +276,29 @@ impl Broadcast {
         } else {
             Push::Unchanged
         };
-        state.repair.asked = Some(Asked { link, until: now.time + backoff + jitter, backoff });
+        state.repair.asked = Some(Asked { link, until, backoff });
         self.counts.wants += 1;
         self.send_control(link, Frame::Want(Want { log, from, to, push }));
         self.waiting.insert(log);
+    }
+
+    /// How long an answer of that link is on its way at least: asked of another meanwhile, the same
+    /// would come twice. A measure that is out of all reason delays repair no further.
+    fn round_trip(&self, link: LinkId) -> Duration {
+        let micros = self.links.get(&link).map_or(0, |link| link.rtt_micros);
+        Duration::from_micros(micros).min(self.timing.want_retry_max)
     }
 
     /// A piece of an answer came.
     pub(super) fn on_range_answer(&mut self, now: Now, link: LinkId, log: Log, answer: Answer) {
         let most = self.most_held(log);
         let retry = self.timing.want_retry_min;
+        let round_trip = self.round_trip(link);
         let Some(state) = self.logs.get_mut(&log) else { return };
         let next = state.next;
         let Some(asked) = state.repair.asked.filter(|asked| asked.link == link) else { return };
         if answer == Answer::Piece {
-            let until = now.time + retry.saturating_mul(4);
+            let until = now.time + round_trip + retry.saturating_mul(4);
             state.repair.asked = Some(Asked { until, ..asked });
             return;
         }

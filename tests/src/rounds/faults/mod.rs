@@ -4,6 +4,7 @@ pub mod clock;
 pub mod disks;
 pub mod links;
 pub mod processes;
+pub mod relayed;
 
 use chatty_core::id::Origin;
 use chatty_core::time::Time;

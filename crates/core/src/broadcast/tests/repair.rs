@@ -150,6 +150,37 @@ fn a_request_without_an_answer_goes_to_another_link_and_back_for_ever() {
 }
 
 #[test]
+fn an_answer_has_the_time_of_its_way_before_another_link_is_asked() {
+    let mut world = World::linked(&config(3));
+    let rtt = 600;
+    for n in [2, 3] {
+        world.broadcast.set_health(link(n), false, rtt * 1000);
+        world.frame(n, have(&[(2, 10)]));
+    }
+    let asked = moments(&world.pass_ms(3000), "want");
+    let waits: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!((asked[0], waits.len()), (50, 3), "{asked:?}");
+    for (waited, least) in waits.iter().zip([100, 200, 400]) {
+        assert!((rtt + least..=rtt + least * 5 / 4 + 1).contains(waited), "{waits:?}");
+    }
+    // So have the pieces of one: a sender may wait for a round trip between two of them.
+    let to = if asked.len().is_multiple_of(2) { 3 } else { 2 };
+    world.frame(to, range(2, 1, 3, false));
+    world.settle();
+    assert_eq!(moments(&world.pass_ms(rtt + 399), "want"), []);
+    assert_eq!(moments(&world.pass_ms(1), "want").len(), 1);
+}
+
+#[test]
+fn a_round_trip_out_of_all_reason_puts_no_question_off_for_long() {
+    let mut world = World::linked(&config(2));
+    world.broadcast.set_health(link(2), false, u64::MAX);
+    world.frame(2, have(&[(2, 1)]));
+    let asked = moments(&world.pass_ms(2175), "want");
+    assert!(asked.len() == 2 && asked[1] >= 2150, "{asked:?}");
+}
+
+#[test]
 fn with_one_link_alone_that_one_is_asked_again() {
     let mut world = World::linked(&config(2));
     world.frame(2, have(&[(2, 1)]));
