@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn one_of_something_is_not_called_many() {
-        let keep = |days, messages| kept(Retention { age_ms: days * 86_400_000, messages });
+        let keep = |days: u64, messages| kept(Retention { age_ms: days * 86_400_000, messages });
         assert_eq!(
             [messages(0), messages(1), messages(2)],
             ["0 messages", "1 message", "2 messages"]
