@@ -64,6 +64,20 @@ mod chosen {
         SilentDrop = "silent-drop",
         /// Whoever is put out of a room goes on hearing it.
         KickedHears = "kicked-hears",
+        /// Of an event of an unknown kind only its hash is kept.
+        UnknownErased = "unknown-erased",
+        /// Two contents under one name are dropped without a word.
+        ForkIgnored = "fork-ignored",
+        /// A run that goes on twice takes writes.
+        TwinWrites = "twin-writes",
+        /// A disk that is accused counts for nothing though it was its copy that held less.
+        AccusedForGood = "accused-for-good",
+        /// No clock is outside the time of its certificate.
+        CertificateIgnored = "certificate-ignored",
+        /// A floor is set after a read, whatever happened meanwhile.
+        StaleFloor = "stale-floor",
+        /// A scrub compares neither chains nor sums.
+        BlindScrub = "blind-scrub",
     }
 
     static CHOSEN: OnceLock<Bug> = OnceLock::new();

@@ -30,6 +30,7 @@ mod untimed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::bugs::bug;
 use crate::config::{Config, Feeds, Limits, Links, Start, Timing, VOTERS_MAX};
 use crate::event::{BODY_BYTES_MAX, CHAIN_START, Event};
 use crate::frame::{Class, EVENTS_BYTES_MAX, Events, Frame, Logs, Push, Range};
@@ -137,6 +138,8 @@ struct Link {
     rtt_micros: u64,
     /// Whether it has said all that it holds.
     told: bool,
+    /// Whether it was told that its disk holds less than it announced.
+    accused: bool,
     /// What was held here when it was last asked whether it holds the same.
     asked: Option<(u64, Arc<Vector>)>,
     /// What it has said of that so far.
@@ -358,6 +361,7 @@ impl Broadcast {
                 suspect: false,
                 rtt_micros: 0,
                 told: false,
+                accused: false,
                 asked: None,
                 vector: BTreeMap::new(),
                 proof: Proof::default(),
@@ -615,7 +619,7 @@ impl Broadcast {
     /// somebody's bits rotted. The log is neither taken nor given until an operator decides.
     fn fork(&mut self, log: Log, link: LinkId) {
         let Some(state) = self.logs.get_mut(&log) else { return };
-        if state.forked {
+        if state.forked || bug!(ForkIgnored) {
             return;
         }
         state.forked = true;

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::{Broadcast, Frame};
+use crate::bugs::bug;
 use crate::frame::{Digest, HAVES_MAX, Have, Haves, RolledBack};
 use crate::id::{LinkId, Log, ServerId};
 use crate::io::{Output, Peer, Severity, Standing};
@@ -69,11 +70,27 @@ impl Broadcast {
                     self.set_disk(peer.server, *log, 0);
                 }
             }
-            (None, _) => {}
+            (None, _) => self.acquit(link),
         }
         for (log, upto) in vector {
             self.set_disk(peer.server, *log, *upto);
         }
+    }
+
+    /// A disk holds all that it announced, and came with a hello that knows of no accusation: what was
+    /// accused was a copy of it, which is gone.
+    fn acquit(&mut self, link: LinkId) {
+        let Some(from) = self.links.get(&link).filter(|link| !link.accused) else { return };
+        let peer = &from.peer;
+        if bug!(AccusedForGood) || !self.rolled_back.remove(&peer.server) {
+            return;
+        }
+        let what = format!(
+            "the disk {} of {} holds all that it announced, and counts again: what held less was a \
+             copy of it",
+            peer.server, peer.slot
+        );
+        self.out.push_back(Output::Log(Severity::Info, what));
     }
 
     /// Its hello says so: another server found it out.
@@ -102,6 +119,9 @@ impl Broadcast {
                      server."
                 ),
             ));
+        }
+        if let Some(link) = self.links.get_mut(&link) {
+            link.accused = true;
         }
         self.send_control(link, Frame::RolledBack(lost));
     }

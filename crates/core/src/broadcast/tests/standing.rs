@@ -44,6 +44,28 @@ fn a_disk_that_holds_less_than_it_announced_was_put_back_and_is_told_so() {
     assert_eq!(counted(&world), 0, "for good");
 }
 
+/// A copy of a disk is linked, which holds less; then the original, which holds all of it.
+#[test]
+fn a_disk_whose_copy_was_accused_counts_again_when_it_shows_all_that_it_announced() {
+    let mut world = again(Standing::Sound);
+    world.frame(2, vector(&[(1, 1)]));
+    world.turn();
+    world.frame(2, vector(&[(1, 2)]));
+    assert_eq!(counted(&world), 0, "what was accused fetches, and was put back all the same");
+    world.broadcast.link_down(world.now, link(2));
+    world.broadcast.link_up(with(Standing::RolledBack), link(2));
+    world.frame(2, vector(&[(1, 2)]));
+    assert_eq!(counted(&world), 0, "it says so itself");
+    world.broadcast.link_down(world.now, link(2));
+    world.broadcast.link_up(with(Standing::Sound), link(2));
+    world.turn();
+    assert_eq!(counted(&world), 0, "it has not said what it holds");
+    world.frame(2, vector(&[(1, 2)]));
+    let counts = |line: &String| line.starts_with("log Info: the disk") && line.contains("again");
+    assert!(world.turn().iter().any(counts));
+    assert_eq!(counted(&world), 2);
+}
+
 #[test]
 fn a_disk_that_holds_what_it_announced_and_more_is_sound() {
     let mut world = again(Standing::Sound);
