@@ -204,6 +204,10 @@ impl Broadcast {
         }
         if state.repair.hole.is_some() && state.buffer.is_empty() {
             state.repair.hole = None;
+            // What did not fit into the buffer is not in it, and perhaps nobody announces it again.
+            if most >= next {
+                state.repair.announced.get_or_insert((now.time + timeout, most));
+            }
         }
         if let Some(asked) = &mut state.repair.asked {
             asked.backoff = self.timing.want_retry_min;

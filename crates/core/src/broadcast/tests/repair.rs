@@ -468,6 +468,18 @@ fn what_came_too_early_for_a_full_buffer_is_asked_for_though_nobody_announced_it
 }
 
 #[test]
+fn what_did_not_fit_into_the_buffer_is_asked_for_when_what_comes_before_it_is_here() {
+    let limits = Limits { buffer_events: 1, ..Limits::default() };
+    let mut world = World::linked(&Config { limits, ..config(2) });
+    world.frame(2, events(2, 3, 3, 0));
+    world.pass_ms(10);
+    world.frame(2, events(2, 1, 1, 0));
+    world.settle();
+    world.broadcast.assert_asks();
+    assert_eq!(moments(&world.pass_ms(1000), "want s2 2..3")[0], 60);
+}
+
+#[test]
 fn a_second_hole_behind_the_first_is_asked_for_in_its_time() {
     let mut world = World::linked(&config(2));
     world.frame(2, events(2, 3, 3, 0));
