@@ -158,8 +158,11 @@ impl Replica {
             return false;
         };
         match rows {
-            // Those of the same millisecond stay, too.
-            Rows::Oldest(Some(ms)) => self.set_floor(now, room, ms.saturating_sub(1), 0),
+            // Those of the same millisecond stay, too. While the disk was read the clock may have gone
+            // wrong, or links, or another machine have been found to be this run.
+            Rows::Oldest(Some(ms)) if self.sets_floor(room) => {
+                self.set_floor(now, room, ms.saturating_sub(1), 0);
+            }
             Rows::Failed(why) => {
                 self.log(Severity::Error, format!("could not check what {room} keeps: {why}"));
             }

@@ -249,6 +249,23 @@ fn a_server_that_takes_no_writes_sets_no_floor() {
 }
 
 #[test]
+fn a_server_that_takes_no_writes_any_more_when_its_disk_answers_sets_no_floor() {
+    let set = |meanwhile: fn(&mut World)| {
+        let mut world = world_of(Limits::default(), 1, &rooms_that_keep(0, 32, 100));
+        world.pass_ms(HOUR_MS + 1000);
+        assert_eq!(world.reads.len(), 1);
+        meanwhile(&mut world);
+        world.read_done(crate::store::Rows::Oldest(Some(WALL_MS + 1)));
+        floors(&world)
+    };
+    assert_eq!(set(|_| {}), [0]);
+    let refusing = |world: &mut World| {
+        world.give(Input::PersistFailed(crate::id::PersistToken(1), "full".into()));
+    };
+    assert_eq!(set(refusing), []);
+}
+
+#[test]
 fn register_writes_that_lost_are_erased_bit_by_bit_every_hour() {
     let (mut world, ann) = lobby(1);
     world.take(ann);
