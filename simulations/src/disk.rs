@@ -18,6 +18,8 @@ use chatty_core::store::{
 };
 use chatty_core::time::Key;
 
+use crate::rot::Rot;
+
 /// What is on a disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Disk {
@@ -30,6 +32,8 @@ pub struct Disk {
     disks: BTreeMap<(ServerId, Log), u64>,
     slots: BTreeMap<Slot, SlotHolder>,
     standing: Standing,
+    /// What is not as it was written, and nobody knows.
+    pub(crate) rot: Rot,
 }
 
 impl Disk {
@@ -109,10 +113,21 @@ impl Disk {
     /// from a drawn place on, or not at all.
     #[must_use]
     pub fn cut_out_damage(&self, rng: &mut Rng) -> Self {
-        let mut kept = self.made_anew(|events| match rng.below(3) {
-            0 => rng.below(events as u64 + 1) as usize,
-            _ => events,
+        let mut kept = self.made_anew(|log, events| {
+            let drawn = match rng.below(3) {
+                0 => rng.below(events as u64 + 1) as usize,
+                _ => events,
+            };
+            drawn.min(self.rot.sound(log))
         });
+        kept.standing = Standing::Lossy;
+        kept
+    }
+
+    /// The disk that is made anew from what comes before what flipped in each log.
+    #[must_use]
+    pub(crate) fn cut_out_rot(&self) -> Self {
+        let mut kept = self.made_anew(|log, events| events.min(self.rot.sound(log)));
         kept.standing = Standing::Lossy;
         kept
     }
@@ -121,14 +136,14 @@ impl Disk {
     /// everything else is made anew from them.
     #[must_use]
     pub fn restored(&self) -> Self {
-        self.made_anew(|events| events)
+        self.made_anew(|_, events| events)
     }
 
     /// Made anew from so many events of each log as is said.
-    fn made_anew(&self, mut sound: impl FnMut(usize) -> usize) -> Self {
+    fn made_anew(&self, mut sound: impl FnMut(Log, usize) -> usize) -> Self {
         let mut made = Self { slots: self.slots.clone(), ..Self::default() };
-        for entries in self.logs.values() {
-            for entry in &entries[..sound(entries.len())] {
+        for (log, entries) in &self.logs {
+            for entry in &entries[..sound(*log, entries.len())] {
                 made.commit(&Batch { entries: vec![entry.clone()], ..Batch::default() });
             }
         }

@@ -19,6 +19,12 @@ impl World {
         if let Some(copy) = self.servers[self.swarm.servers..].iter().find(|copy| !copy.is_over()) {
             return Some(format!("a copy of {} still runs", copy.slot));
         }
+        if let Some(log) = self.open_forks().first() {
+            return Some(format!("there are two of log {log}"));
+        }
+        if let Some(n) = self.unverified() {
+            return Some(format!("the disk of {} is not verified", self.servers[n].slot));
+        }
         let first = self.servers[0].replica.as_ref()?;
         for server in self.originals() {
             let Some(replica) = &server.replica else { continue };
@@ -58,7 +64,8 @@ impl World {
         let put_back = self
             .happened
             .iter()
-            .any(|happened| [Fault::RollBack, Fault::Copy].contains(&happened.strike.fault));
+            .any(|h| [Fault::RollBack, Fault::Copy, Fault::Clone].contains(&h.strike.fault));
+        self.check_unknown()?;
         for server in self.originals() {
             if server.disk.standing() == Standing::RolledBack && !put_back {
                 return Err(format!("{} was accused, and no older disk was put back", server.slot));

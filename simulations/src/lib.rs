@@ -21,6 +21,7 @@ mod network;
 pub mod page;
 mod person;
 mod record;
+mod rot;
 pub mod scale;
 pub mod schedule;
 mod server;

@@ -62,7 +62,9 @@ impl World {
         let servers = self.servers.iter().map(|server| server.sluggish.1);
         let until = ways.chain(servers).max().unwrap_or_default();
         let copied = self.servers[self.swarm.servers..].iter().any(|copy| !copy.is_over());
-        copied || until > Time::default() && self.time < until + CALM_AGAIN
+        copied
+            || !self.open_forks().is_empty()
+            || until > Time::default() && self.time < until + CALM_AGAIN
     }
 
     /// Whether it is small enough to be looked at all the time.

@@ -40,8 +40,17 @@ impl Way {
 /// A lost packet is sent again after this, doubling; two round trips of a slow network.
 const RESEND_MICROS: u64 = 25_000;
 
-/// A frame that waits: its class, its cost, and when it left.
-type Held = (Class, Arc<Frame>, usize, Time);
+/// What goes from one server to another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Said {
+    /// What all know.
+    Frame(Arc<Frame>),
+    /// A frame of a kind that only a newer version knows, by that strike.
+    Unknown(u8, Arc<[u8]>, usize),
+}
+
+/// What waits: its class, its cost, and when it left.
+type Held = (Class, Said, usize, Time);
 
 /// A connection between two servers.
 #[derive(Clone, Debug)]
@@ -164,12 +173,18 @@ impl World {
                 if self.servers[a].place == self.servers[b].place {
                     continue; // a disk and its copy do not link
                 }
+                let fit = self.certificates_fit(a, b);
                 if !linked && can(self, a) && can(self, b) {
                     self.bite_by_cut(a, b);
                     self.bite_by_cut(b, a);
+                    if reachable && !fit {
+                        self.bite_by_certificate(a);
+                        self.bite_by_certificate(b);
+                    }
                 }
                 if reachable
                     && !linked
+                    && fit
                     && self.luck.of(Stream::Way(a, b)).one_in(2)
                     && self.wins(a, b)
                     && self.wins(b, a)
@@ -201,6 +216,14 @@ impl World {
     /// only if that one does not answer. (The driver asks it with a ping.)
     fn wins(&mut self, at: usize, newcomer: usize) -> bool {
         let Some((id, other)) = self.rival(at, newcomer, 0) else { return true };
+        if self.is_one_run(other, newcomer) {
+            // Whoever dials has no link: the newer connection of one run is the link, at once.
+            let replaced = self.luck.of(Stream::Way(at, newcomer)).one_in(4);
+            if replaced {
+                self.replace_link(id, at);
+            }
+            return replaced;
+        }
         let answers = self.servers[other].is_alive()
             && !self.servers[other].is_paused(self.time)
             && !self.is_blocked(at, other)
@@ -213,6 +236,17 @@ impl World {
             self.tell_link(id, at, Input::LinkDown(LinkId(id)));
         }
         !answers
+    }
+
+    /// Whether two machines are one run of one server.
+    fn is_one_run(&self, a: usize, b: usize) -> bool {
+        self.servers[a].origin == self.servers[b].origin
+    }
+
+    /// An end gives its link up for another one.
+    fn replace_link(&mut self, id: u64, at: usize) {
+        self.tell_link(id, at, Input::LinkDown(LinkId(id)));
+        self.hang_up(id, at);
     }
 
     fn connect(&mut self, a: usize, b: usize) {
@@ -253,7 +287,10 @@ impl World {
         if !alive {
             return;
         }
-        if self.rival(to, other, id).is_some() {
+        let rival = self.rival(to, other, id);
+        if let Some((rival, _)) = rival.filter(|(_, rival)| self.is_one_run(*rival, other)) {
+            self.replace_link(rival, to);
+        } else if rival.is_some() {
             // Both runs of one disk connected at once: the first one answers, this one is refused.
             return self.hang_up(id, to);
         }
@@ -302,12 +339,12 @@ impl World {
         }
     }
 
-    pub(crate) fn send_frame(
+    pub(crate) fn send_said(
         &mut self,
         id: u64,
         from: usize,
         class: Class,
-        frame: &Arc<Frame>,
+        said: Said,
         cost: usize,
     ) {
         let time = self.time;
@@ -327,7 +364,7 @@ impl World {
         let last = &mut cable.last[1 - side][nth];
         *last = (*last).max(time + Duration::from_micros(delay));
         let at = *last;
-        self.at(at, Action::Frame { cable: id, to, class, frame: frame.clone(), cost, sent: time });
+        self.at(at, Action::Frame { cable: id, to, class, said, cost, sent: time });
     }
 
     pub(crate) fn on_frame(
@@ -335,21 +372,29 @@ impl World {
         id: u64,
         to: usize,
         class: Class,
-        frame: &Arc<Frame>,
+        said: Said,
         cost: usize,
         sent: Time,
-    ) {
-        let Some(cable) = self.cables.get_mut(&id) else { return };
+    ) -> Result<(), String> {
+        let Some(cable) = self.cables.get_mut(&id) else { return Ok(()) };
         let side = Self::side(cable, to);
-        let from = cable.ends[1 - side];
+        let (from, up) = (cable.ends[1 - side], cable.up[side]);
         let waits = self.blocked.contains_key(&(from, to)) || !cable.came[side];
         if waits || !cable.held[side].is_empty() {
-            cable.held[side].push_back((class, frame.clone(), cost, sent));
-            return self.bite_by_cut(from, to);
+            cable.held[side].push_back((class, said, cost, sent));
+            self.bite_by_cut(from, to);
+            return Ok(());
         }
-        self.tape_frame(from, to, sent, frame);
-        self.tell_link(id, from, Input::Wrote(LinkId(id), class, cost));
-        self.tell_link(id, to, Input::Frame(LinkId(id), (**frame).clone()));
+        self.tape_said(from, to, sent, &said);
+        match said {
+            Said::Frame(frame) => {
+                self.tell_link(id, from, Input::Wrote(LinkId(id), class, cost));
+                self.tell_link(id, to, Input::Frame(LinkId(id), (*frame).clone()));
+                Ok(())
+            }
+            Said::Unknown(kind, body, nth) if up => self.on_unknown(kind, &body, nth),
+            Said::Unknown(..) => Ok(()),
+        }
     }
 
     /// The queue of a slow link is dropped by its owner.
@@ -389,8 +434,8 @@ impl World {
     fn release_frames(&mut self, id: u64, to: usize) {
         let Some(cable) = self.cables.get_mut(&id) else { return };
         let side = Self::side(cable, to);
-        for (class, frame, cost, sent) in std::mem::take(&mut cable.held[side]) {
-            self.at(self.time, Action::Frame { cable: id, to, class, frame, cost, sent });
+        for (class, said, cost, sent) in std::mem::take(&mut cable.held[side]) {
+            self.at(self.time, Action::Frame { cable: id, to, class, said, cost, sent });
         }
     }
 
@@ -410,6 +455,11 @@ impl World {
                 self.later(delay, Action::Disconnected { person, conn });
             }
             return;
+        }
+        if target.expired.is_some() {
+            self.bite_by_certificate(server);
+            let delay = 2 * self.client_delay(person);
+            return self.later(delay, Action::Disconnected { person, conn });
         }
         let run = target.run;
         let id = self.next_id();

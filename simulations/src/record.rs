@@ -14,6 +14,7 @@ use chatty_core::time::{Key, Time};
 use crate::history::{self, Did, History, Op, Shown, What};
 use crate::person::{BUSY_ROOM, room_name};
 use crate::server::slot_of;
+use crate::strike::clones::Kept;
 use crate::world::{self, World};
 
 fn shown(event: &Event, key: Key) -> Option<Shown> {
@@ -161,6 +162,12 @@ impl World {
         let disk = &self.servers[0].disk;
         let floors = rooms.iter().map(|(room, _)| (*room, disk.floor_ms(*room))).collect();
         self.history.forget_below(&floors);
+        let twins = self.of_twins();
+        if !twins.is_empty() {
+            self.history.forget(|room, mid| twins.get(&(*room, mid)) != Some(&Kept::Wiped));
+            // Whoever heard one of the two runs takes what the other said for heard.
+            self.history.unshown = twins.into_keys().collect();
+        }
         let history::Verdict { broken, judged } = history::judge(&self.history);
         self.judged = judged;
         match broken.first() {

@@ -16,15 +16,18 @@ use chatty_core::io::{Input, Output, Standing};
 use chatty_core::replica::Replica;
 use chatty_core::rng::Rng;
 use chatty_core::session::{Item, Level, ServerAddr};
-use chatty_core::store::{Batch, Query};
+use chatty_core::store::{Batch, Query, Rows};
 use chatty_core::time::Time;
 use chatty_core::token::TokenKey;
 
 use crate::disk::Disk;
 use crate::faults::Fault;
 use crate::luck::Stream;
+use crate::network::Said;
 use crate::schedule::Plant;
 use crate::strike::bites::{Cause, Place};
+use crate::strike::certificates::Expired;
+use crate::strike::newer::Newer;
 use crate::world::{Action, World};
 
 /// How often floors are set, when not everything is kept: runs are short.
@@ -64,6 +67,16 @@ pub(crate) struct Server {
     pub(crate) sluggish: (u64, Time),
     /// The strike that ends it in its next write.
     pub(crate) tear: Option<usize>,
+    /// Its version, if that is newer than the others'.
+    pub(crate) newer: Option<Newer>,
+    /// The strike that flipped bits on its disk, and whether its run found that.
+    pub(crate) rotten_by: Cause,
+    pub(crate) damaged: bool,
+    /// Its certificate, if that has ended, and the number of its next event when it was alone with it.
+    pub(crate) expired: Option<Expired>,
+    pub(crate) outside_from: Option<u64>,
+    /// The number of its next event when it found out that its run goes on twice.
+    pub(crate) twice_from: Option<u64>,
     /// Since when it is accused of an older state of its disk, as the operator reads.
     pub(crate) accused_at: Option<Time>,
     saving: Option<(PersistToken, Arc<Batch>)>,
@@ -115,6 +128,12 @@ impl Server {
             full: false,
             sluggish: (0, Time::default()),
             tear: None,
+            newer: None,
+            rotten_by: None,
+            damaged: false,
+            expired: None,
+            outside_from: None,
+            twice_from: None,
             accused_at: None,
             saving: None,
             unsynced: None,
@@ -126,12 +145,25 @@ impl Server {
     /// The same folder on another machine.
     pub(crate) fn copy_of(original: &Self) -> Self {
         let mut copy = Self::new(original.place, 0, &mut Rng::new(0));
+        copy.expired = original.expired;
         copy.generation = original.generation;
         copy.id = original.id;
         copy.disk = original.disk.clone();
         copy.last_origin = original.last_origin;
         copy.cluster.clone_from(&original.cluster);
         copy
+    }
+
+    /// The same machine once more, with all that is in its memory.
+    pub(crate) fn clone_of(original: &Self) -> Option<Self> {
+        let mut clone = Self::copy_of(original);
+        clone.replica = Some(original.replica.clone()?);
+        (clone.origin, clone.standing) = (original.origin, original.standing);
+        (clone.run, clone.inbox) = (original.run, original.inbox.clone());
+        (clone.tick_at, clone.saving) = (original.tick_at, original.saving.clone());
+        (clone.unsynced, clone.drift_ms) = (original.unsynced.clone(), original.drift_ms);
+        clone.twice_from = original.twice_from;
+        Some(clone)
     }
 
     /// Whether it was a copy, and is gone.
@@ -201,6 +233,12 @@ impl Server {
         self.lost_disks.push(std::mem::replace(&mut self.disk, kept));
     }
 
+    /// What flipped is cut out, as damage is.
+    pub(crate) fn cut_out_rot(&mut self) {
+        let kept = self.disk.cut_out_rot();
+        self.lost_disks.push(std::mem::replace(&mut self.disk, kept));
+    }
+
     /// An older state of the disk is put back.
     pub(crate) fn roll_back(&mut self, kept: Disk) {
         self.lost_disks.push(std::mem::replace(&mut self.disk, kept));
@@ -212,6 +250,7 @@ impl World {
         if self.servers[n].is_alive() || self.servers[n].is_over() {
             return;
         }
+        self.mend_clock_alone(n);
         let now = self.now_of(n);
         let rng = self.luck.of(Stream::Server(n));
         let seed = rng.bits();
@@ -230,6 +269,7 @@ impl World {
         server.inbox.clear();
         server.tick_at = None;
         server.saving = None;
+        (server.twice_from, server.outside_from, server.damaged) = (None, None, false);
         let config = Config {
             me: Me {
                 cluster: ClusterId::new(1),
@@ -252,6 +292,7 @@ impl World {
         let loaded = server.disk.load();
         server.standing = loaded.standing;
         server.replica = Some(Replica::new(config, &loaded, seed, now));
+        self.tell_certificate(n);
         self.tick_soon(n);
     }
 
@@ -263,7 +304,7 @@ impl World {
         }
     }
 
-    fn tick_soon(&mut self, n: usize) {
+    pub(crate) fn tick_soon(&mut self, n: usize) {
         let rng = self.luck.of(Stream::Server(n));
         let mut micros = rng.below(200);
         let (late, until) = self.servers[n].sluggish;
@@ -323,7 +364,14 @@ impl World {
         self.check_beliefs(n, &replica)?;
         let deadline = replica.next_deadline();
         self.servers[n].replica = Some(replica);
+        if !self.forks.is_empty() {
+            self.check_twin(n)?;
+        }
+        if self.servers[n].expired.is_some() {
+            self.check_outside(n)?;
+        }
         for output in outputs {
+            self.note_made(n, &output)?;
             self.perform(n, output)?;
         }
         if let Some(at) = deadline {
@@ -338,7 +386,8 @@ impl World {
             Output::Send { links, class, frame, cost } => {
                 self.check_haves(n, &frame)?;
                 for LinkId(cable) in links {
-                    self.send_frame(cable, n, class, &frame, cost);
+                    self.send_said(cable, n, class, Said::Frame(frame.clone()), cost);
+                    self.send_unknown(cable, n, class);
                 }
             }
             Output::DropQueue(LinkId(cable), class) => self.drop_queue(cable, n, class),
@@ -368,10 +417,12 @@ impl World {
                 self.felt.item(&item)?;
                 for SessionId(line) in sessions {
                     self.send_item(line, &item, cost);
+                    self.on_verified(line, &item)?;
                 }
             }
             Output::CloseSession(SessionId(line)) => self.close_line(line),
-            Output::Damaged(why) => return Err(format!("a sound disk is called damaged: {why}")),
+            Output::Damaged(why) => self.on_damage(n, &why)?,
+            Output::Log(_, what) if what.starts_with("FORK: ") => self.on_fork_said(n, &what)?,
             Output::Log(..) => {}
         }
         Ok(())
@@ -422,6 +473,7 @@ impl World {
 
     /// What a server says of a message is so.
     fn check_said(&self, n: usize, sessions: &[SessionId], item: &Item) -> Result<(), String> {
+        self.check_unshown(n, item)?;
         match item {
             Item::Event(shown) => {
                 let log = shown.line.key().event().log;
@@ -437,7 +489,9 @@ impl World {
                     let slots: BTreeSet<usize> =
                         self.servers.iter().filter(had).map(|server| server.place).collect();
                     let disks = slots.len();
-                    if disks <= self.swarm.servers / 2 {
+                    // Of what a cloned machine took while it ran twice that word proves nothing.
+                    let twins = || self.of_twins().contains_key(&(sent.room, sent.mid));
+                    if disks <= self.swarm.servers / 2 && !twins() {
                         return Err(format!(
                             "{} called a message replicated that is on {disks} disks",
                             self.servers[n].slot
@@ -450,33 +504,52 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn on_persisted(&mut self, n: usize, run: u64, token: PersistToken) {
+    pub(crate) fn on_persisted(
+        &mut self,
+        n: usize,
+        run: u64,
+        token: PersistToken,
+    ) -> Result<(), String> {
         let server = &mut self.servers[n];
         if server.run != run || !server.is_alive() {
-            return;
+            return Ok(());
         }
         if server.full && server.saving.as_ref().is_some_and(|(saving, _)| *saving == token) {
             self.bite(Fault::DiskFull, Place::Server(n));
             self.give(n, Input::PersistFailed(token, "no space left".into()));
             self.later(DISK_RETRY_MICROS, Action::Persisted { server: n, run, token });
-            return;
+            return Ok(());
         }
         let Some((_, batch)) = server.saving.take_if(|(saving, _)| *saving == token) else {
-            return;
+            return Ok(());
         };
         if self.plant == Some(Plant::LyingDisk) {
             server.unsynced = Some(Box::new(server.disk.clone()));
         }
-        let committed = server.disk.commit(&batch);
+        let committed = match server.disk.try_commit(&batch) {
+            Ok(committed) => committed,
+            Err(why) => return self.on_damage(n, &why),
+        };
         self.give(n, Input::Persisted(token, committed));
+        self.check_kept(n, &batch)?;
+        self.check_unmixed(n)
     }
 
-    pub(crate) fn on_read(&mut self, n: usize, run: u64, token: ReadToken, query: &Query) {
+    pub(crate) fn on_read(
+        &mut self,
+        n: usize,
+        run: u64,
+        token: ReadToken,
+        query: &Query,
+    ) -> Result<(), String> {
         let server = &self.servers[n];
-        if server.run == run && server.is_alive() {
-            let rows = server.disk.read(query);
-            self.give(n, Input::ReadDone(token, rows));
+        if server.run != run || !server.is_alive() {
+            return Ok(());
         }
+        let read = server.disk.try_read(query);
+        let found = read.as_ref().err().cloned();
+        self.give(n, Input::ReadDone(token, read.unwrap_or_else(Rows::Failed)));
+        found.map_or(Ok(()), |why| self.on_damage(n, &why))
     }
 
     /// The process ends at once. A write under way happened or not; both must do.
@@ -492,8 +565,8 @@ impl World {
         if let Some((_, batch)) = server.saving.take()
             && written
             && !server.full
+            && server.disk.try_commit(&batch).is_ok()
         {
-            server.disk.commit(&batch);
             #[cfg(chatty_bugs)]
             if is_on(Bug::LateIndex) {
                 server.disk.lose_index(&batch);

@@ -1,10 +1,10 @@
 //! What a page shows of a run, collected only when somebody wants a page.
 
-use chatty_core::frame::Frame;
 use chatty_core::session::{Item, Request};
 use chatty_core::time::Time;
 
 use crate::history::Did;
+use crate::network::Said;
 use crate::world::World;
 
 /// More arrows than this are left out, from the beginning on: a page is to be read by a person.
@@ -82,8 +82,12 @@ impl World {
         }
     }
 
-    pub(crate) fn tape_frame(&mut self, from: usize, to: usize, sent: Time, frame: &Frame) {
-        self.tape_arrow(Who::Server(from), Who::Server(to), sent, || format!("{frame:?}"));
+    pub(crate) fn tape_said(&mut self, from: usize, to: usize, sent: Time, said: &Said) {
+        let what = || match said {
+            Said::Frame(frame) => format!("{frame:?}"),
+            Said::Unknown(kind, body, _) => format!("Unknown({kind}, {body:?})"),
+        };
+        self.tape_arrow(Who::Server(from), Who::Server(to), sent, what);
     }
 
     pub(crate) fn tape_request(

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use chatty_core::broadcast::Counts as BroadcastCounts;
-use chatty_core::frame::{Class, Frame};
+use chatty_core::frame::Class;
 use chatty_core::id::{AccountId, LinkId, PersistToken, ReadToken, SessionId};
 use chatty_core::io::Input;
 use chatty_core::rng::Rng;
@@ -25,11 +25,14 @@ use crate::floods::Felt;
 use crate::history::{History, Rule};
 use crate::liveness::Watch;
 use crate::luck::{Luck, Stream};
-use crate::network::{Cable, Line, Way};
+use crate::network::{Cable, Line, Said, Way};
 use crate::person::{Person, room_name};
 use crate::schedule::{Act, Does, Entry, Happened, Planned, Plant, Redraws, Schedule};
 use crate::server::Server;
 use crate::strike::bites::{Cause, Fate, Place};
+use crate::strike::clones::Fork;
+use crate::strike::newer::Unknown;
+use crate::strike::scrubs::Scrubs;
 use crate::strike::{Plan, Relent};
 use crate::tape::Tape;
 
@@ -50,7 +53,7 @@ pub(crate) enum Action {
     /// A dead server starts.
     Start { server: usize },
     /// A frame arrives.
-    Frame { cable: u64, to: usize, class: Class, frame: Arc<Frame>, cost: usize, sent: Time },
+    Frame { cable: u64, to: usize, class: Class, said: Said, cost: usize, sent: Time },
     /// An end of a connection between servers is up.
     CableUp { cable: u64, to: usize },
     /// An end learns that the other closed it.
@@ -185,6 +188,12 @@ pub struct World {
     pub(crate) causes: BTreeMap<(Fault, Place), usize>,
     /// Those that happened.
     pub(crate) happened: Vec<Happened>,
+    /// What servers of a newer version said.
+    pub(crate) unknown: Unknown,
+    /// Logs of which there are, or were, two.
+    pub(crate) forks: Vec<Fork>,
+    /// Who was asked to verify.
+    pub(crate) scrubs: Scrubs,
     pub(crate) felt: Felt,
     pub(crate) watch: Watch,
     pub(crate) turmoil: bool,
@@ -274,6 +283,9 @@ impl World {
             plan: Vec::new(),
             causes: BTreeMap::new(),
             happened: Vec::new(),
+            unknown: Unknown::default(),
+            forks: Vec::new(),
+            scrubs: Scrubs::default(),
             felt: Felt::default(),
             watch: Watch::default(),
             turmoil: true,
@@ -378,6 +390,28 @@ impl World {
     pub(crate) fn at(&mut self, time: Time, action: Action) {
         self.order += 1;
         self.queue.insert((time, self.order), action);
+    }
+
+    /// What waits for a server's loop and disk waits for its clone, too.
+    pub(crate) fn repeat_for(&mut self, n: usize, clone: usize) {
+        let of = |action: &Action| {
+            let mut action = action.clone();
+            match &mut action {
+                Action::Tick { server, .. }
+                | Action::Persisted { server, .. }
+                | Action::Read { server, .. }
+                    if *server == n =>
+                {
+                    *server = clone;
+                    Some(action)
+                }
+                _ => None,
+            }
+        };
+        let waiting = self.queue.iter();
+        let waiting: Vec<(Time, Action)> =
+            waiting.filter_map(|((at, _), action)| Some((*at, of(action)?))).collect();
+        waiting.into_iter().for_each(|(at, action)| self.at(at, action));
     }
 
     pub(crate) const fn next_id(&mut self) -> u64 {
@@ -554,7 +588,7 @@ impl World {
     fn note(&mut self, action: &Action) {
         (self.time, std::mem::discriminant(action)).hash(&mut self.trace);
         match action {
-            Action::Frame { cable, to, frame, .. } => (cable, to, frame).hash(&mut self.trace),
+            Action::Frame { cable, to, said, .. } => (cable, to, said).hash(&mut self.trace),
             Action::Item { line, item, .. } => (line, item).hash(&mut self.trace),
             Action::Request { line, request, .. } => (line, request).hash(&mut self.trace),
             _ => {}
@@ -567,11 +601,15 @@ impl World {
     fn step(&mut self, action: Action) -> Result<(), String> {
         match action {
             Action::Tick { server, run } => return self.tick(server, run),
-            Action::Persisted { server, run, token } => self.on_persisted(server, run, token),
-            Action::Read { server, run, token, query } => self.on_read(server, run, token, &query),
+            Action::Persisted { server, run, token } => {
+                return self.on_persisted(server, run, token);
+            }
+            Action::Read { server, run, token, query } => {
+                return self.on_read(server, run, token, &query);
+            }
             Action::Start { server } => self.start_server(server),
-            Action::Frame { cable, to, class, frame, cost, sent } => {
-                self.on_frame(cable, to, class, &frame, cost, sent);
+            Action::Frame { cable, to, class, said, cost, sent } => {
+                return self.on_frame(cable, to, class, said, cost, sent);
             }
             Action::CableUp { cable, to } => self.on_cable_up(cable, to),
             Action::CableDown { cable, to } => self.on_cable_down(cable, to),

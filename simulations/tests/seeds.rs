@@ -122,6 +122,7 @@ fn a_fault_that_changed_nothing_before_it_ended_is_counted_apart() {
         Fault::Skew,
         Fault::ClientCut,
         Fault::SlowClient,
+        Fault::Expired,
     ];
     let counts = |fault, long| {
         let mut schedule = Schedule::draw(1);
@@ -144,6 +145,33 @@ fn a_fault_that_changed_nothing_before_it_ended_is_counted_apart() {
             [once(fault), none(), none()],
             "{fault:?}"
         );
+    }
+}
+
+/// Kinds that came after the others leave the rest of a seed as it was, and happen where they are drawn.
+#[test]
+fn kinds_of_fault_that_came_later_happen_and_change_no_other_draw() {
+    let later = |entry: &Entry| match &entry.what {
+        Planned::Strike(strike) => Fault::ALL[Fault::SECOND..].contains(&strike.fault),
+        Planned::Act(_) => false,
+    };
+    let draws = |seed: &u64| Schedule::draw(*seed).entries.iter().any(later);
+    let with = (1..=100).filter(draws).count();
+    assert!((20..60).contains(&with), "{with} of 100 seeds draw one");
+    for fault in Fault::ALL[Fault::SECOND..].iter().copied() {
+        let mut schedule = Schedule::draw(1);
+        schedule.redraws = Redraws::Never;
+        schedule.swarm.turmoil = Duration::from_secs(4);
+        schedule.entries.retain(|entry| matches!(entry.what, Planned::Act(_)));
+        let (server, other, client, hard, luck) = (0, 1, 0, 60, 1);
+        let long = Duration::from_secs(3);
+        let strike = Strike { fault, server, other, client, long, hard, luck };
+        let at = Duration::from_millis(500);
+        schedule.entries.push(Entry { at, what: Planned::Strike(strike) });
+        let written = Written { schedule, why: String::new(), fails: None };
+        let read = Written::parse(&written.write()).expect("a file of our own").schedule;
+        let report = live(&mut World::of(&read)).expect("a run that keeps all rules");
+        assert_eq!(report.faults, Counts::from([(fault, 1)]), "{fault:?}");
     }
 }
 

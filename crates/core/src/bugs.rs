@@ -74,8 +74,6 @@ mod chosen {
         AccusedForGood = "accused-for-good",
         /// No clock is outside the time of its certificate.
         CertificateIgnored = "certificate-ignored",
-        /// A floor is set after a read, whatever happened meanwhile.
-        StaleFloor = "stale-floor",
         /// A scrub compares neither chains nor sums.
         BlindScrub = "blind-scrub",
     }

@@ -573,6 +573,21 @@ impl Replica {
         about: (RoomId, AccountId, Mid),
         body: &Body,
     ) -> Result<Key, String> {
+        self.append_kind(now, seen, about, (body.kind(), body.encode()))
+    }
+
+    /// Accepts an event of any kind: one that this version does not know is what a newer one would
+    /// write.
+    ///
+    /// # Errors
+    /// Its body is longer than other servers take; nothing is appended.
+    pub fn append_kind(
+        &mut self,
+        now: Now,
+        seen: Hlc,
+        about: (RoomId, AccountId, Mid),
+        what: (u16, Vec<u8>),
+    ) -> Result<Key, String> {
         if self.broadcast.next_seq() == 1 {
             let me = &self.config.me;
             let boot = Body::Boot(Boot {
@@ -583,9 +598,9 @@ impl Replica {
                 addr: me.addr.clone(),
             });
             let nobody = (RoomId::new(0), AccountId::new(0), Mid::new(0));
-            self.append_one(now, Hlc::default(), nobody, &boot)?;
+            self.append_one(now, Hlc::default(), nobody, (boot.kind(), boot.encode()))?;
         }
-        self.append_one(now, seen, about, body)
+        self.append_one(now, seen, about, what)
     }
 
     fn append_one(
@@ -593,9 +608,8 @@ impl Replica {
         now: Now,
         seen: Hlc,
         (room, actor, mid): (RoomId, AccountId, Mid),
-        body: &Body,
+        (kind, bytes): (u16, Vec<u8>),
     ) -> Result<Key, String> {
-        let bytes = body.encode();
         if bytes.len() > BODY_BYTES_MAX {
             let long = bytes.len();
             return Err(format!("it takes {long} bytes in all; at most {BODY_BYTES_MAX} fit"));
@@ -607,7 +621,7 @@ impl Replica {
             room,
             actor,
             mid,
-            kind: body.kind(),
+            kind,
             body: bytes,
         };
         let entry = self.broadcast.append(event);

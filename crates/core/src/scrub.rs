@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use crate::bugs::bug;
 use crate::event::CHAIN_START;
 use crate::id::{Log, RoomId};
 use crate::store::{Sum, View, line_hash};
@@ -117,7 +118,7 @@ fn log_piece<V: View>(
     let mut piece = Piece::default();
     for (entry, seq) in entries.iter().zip(from..) {
         chain = entry.event.chain(chain);
-        if entry.event.seq != seq || entry.chain != chain {
+        if entry.event.seq != seq || (entry.chain != chain && !bug!(BlindScrub)) {
             piece.damage = Some(format!("event {seq} of log {log} is not what was written"));
             return Ok(piece);
         }
@@ -163,7 +164,7 @@ fn room_piece<V: View>(view: &V, at: RoomAt, rooms: &[RoomId]) -> Result<Piece, 
         return Ok(piece);
     }
     let sum = view.sum(room)?;
-    if sum != found {
+    if sum != found && !bug!(BlindScrub) {
         let why = format!(
             "room {room} has {} lines, its sum says {}; or one of them is another",
             found.messages, sum.messages

@@ -109,11 +109,21 @@ faults! {
     SlowClient = "slow-client",
     /// A client's connection breaks before an answer to something it said arrives.
     AnswerLost = "answer-lost",
+    /// A server says and writes things of a newer minor version, which the others do not know.
+    Newer = "newer",
+    /// A machine is cloned with its memory: one run of a server goes on twice.
+    Clone = "clone",
+    /// A server's certificate ends, and is renewed later: who is connected stays, nobody comes.
+    Expired = "expired",
+    /// Bits flip on a server's disk, and all servers are asked to verify theirs.
+    Rot = "rot",
 }
 
 impl Fault {
     /// How many there were in the first edition.
     pub const FIRST: usize = 17;
+    /// How many a seed draws by its own luck; those that came later have luck of their own.
+    pub const SECOND: usize = 33;
 }
 
 /// How often each fault happened.

@@ -118,7 +118,7 @@ impl Swarm {
     pub fn draw(rng: &mut Rng) -> Self {
         let mut faults: Vec<(Fault, u8)> = Vec::new();
         for _ in 0..1 + rng.below(5) {
-            let fault = Fault::ALL[rng.below(Fault::ALL.len() as u64) as usize];
+            let fault = Fault::ALL[rng.below(Fault::SECOND as u64) as usize];
             if !faults.iter().any(|(other, _)| *other == fault) {
                 faults.push((fault, 1 + rng.below(100) as u8));
             }

@@ -43,6 +43,8 @@ pub struct History {
     pub rooms: BTreeMap<RoomId, String>,
     /// The rooms of direct messages, and between whom.
     pub directs: BTreeMap<RoomId, [AccountId; 2]>,
+    /// Messages that somebody who had the room open need not have been shown.
+    pub unshown: BTreeSet<(RoomId, Mid)>,
     /// What happened, in the order recorded.
     pub ops: Vec<Op>,
 }
@@ -51,8 +53,11 @@ impl History {
     /// Takes out what is told of messages that rooms do not keep any more, by their floors in unix
     /// milliseconds: nothing is promised of them.
     pub fn forget_below(&mut self, floors: &BTreeMap<RoomId, u64>) {
-        let keeps =
-            |room: &RoomId, mid: Mid| floors.get(room).is_none_or(|floor| mid.unix_ms() > *floor);
+        self.forget(|room, mid| floors.get(room).is_none_or(|floor| mid.unix_ms() > *floor));
+    }
+
+    /// Takes out what is told of messages of which nothing is promised.
+    pub fn forget(&mut self, keeps: impl Fn(&RoomId, Mid) -> bool) {
         let mut gone: BTreeSet<(Session, u64)> = BTreeSet::new();
         let mut rooms = BTreeMap::new();
         for op in &self.ops {

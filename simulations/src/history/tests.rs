@@ -111,6 +111,7 @@ fn history(ops: Vec<What>) -> History {
         sessions: ["ann", "bob", "eve"].map(str::to_owned).into(),
         rooms: [(ROOM, "lobby".to_owned())].into(),
         directs: [].into(),
+        unshown: [].into(),
         ops: ops.into_iter().enumerate().map(at).collect(),
     }
 }

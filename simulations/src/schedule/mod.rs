@@ -18,6 +18,12 @@ use crate::faults::{Fault, Swarm};
 /// Of what is said and read, one in so many is in the busy room.
 const BUSY_ONE_IN: u64 = 4;
 
+/// Of the seeds, one in so many draws one of the kinds of fault that came later: about as many as
+/// draw one of the others.
+const LATER_ONE_IN: u64 = 8;
+/// How hard each of these is at least drawn to be, at most.
+const LATER_HARDEST: u64 = 60;
+
 /// A run as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
@@ -146,7 +152,7 @@ impl Schedule {
     /// The schedule of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng);
+        let mut swarm = Swarm::draw(&mut rng);
         let luck = rng.bits();
         let span = u64::try_from(swarm.turmoil.as_micros()).unwrap_or(u64::MAX);
         let mut entries = Vec::new();
@@ -162,6 +168,7 @@ impl Schedule {
             entries.push(Entry { at, what: Planned::Act(Act::draw(&mut rng, &swarm)) });
         }
         go_busy(seed, &mut entries);
+        strike_more(seed, &mut swarm, &mut entries);
         entries.sort_by_key(|entry| entry.at);
         Self { swarm, luck, entries, redraws: Redraws::Again, plant: None }
     }
@@ -184,6 +191,26 @@ fn go_busy(seed: u64, entries: &mut [Entry]) {
                 Does::Reads { lines, .. } => Does::Looks(lines),
                 _ => continue,
             };
+        }
+    }
+}
+
+/// Draws kinds of fault that came after the others. From luck of its own, so that everything else of
+/// a seed is as it was before there were any; most seeds draw none.
+fn strike_more(seed: u64, swarm: &mut Swarm, entries: &mut Vec<Entry>) {
+    let mut rng = Rng::new(!seed.rotate_left(32));
+    let span = u64::try_from(swarm.turmoil.as_micros()).unwrap_or(u64::MAX);
+    for fault in &Fault::ALL[Fault::SECOND..] {
+        if !rng.one_in(LATER_ONE_IN) {
+            continue;
+        }
+        let hardest = (LATER_HARDEST + rng.below(101 - LATER_HARDEST)) as u8;
+        swarm.faults.push((*fault, hardest));
+        for _ in 0..1 + rng.below(3) {
+            swarm.strikes += 1;
+            let at = Duration::from_micros(rng.below(span - span / 8));
+            let strike = Strike::draw(&mut rng, swarm, *fault, hardest);
+            entries.push(Entry { at, what: Planned::Strike(strike) });
         }
     }
 }

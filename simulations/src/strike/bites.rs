@@ -67,7 +67,11 @@ impl Fault {
             | Self::NarrowLink
             | Self::Skew
             | Self::SlowServer
-            | Self::SlowClient => false,
+            | Self::SlowClient
+            | Self::Newer
+            | Self::Clone
+            | Self::Expired
+            | Self::Rot => false,
         }
     }
 }

@@ -20,7 +20,8 @@ impl World {
         let well = self.originals().all(|server| server.is_alive());
         let sound = self.originals().all(|server| server.disk.standing() == Standing::Sound);
         let copied = self.servers[self.swarm.servers..].iter().any(|copy| !copy.is_over());
-        well && sound && !copied && self.is_caught_up()
+        let whole = self.originals().all(|server| server.disk.rot.is_none());
+        well && sound && whole && !copied && self.is_caught_up() && self.are_clones_judged()
     }
 
     fn is_caught_up(&self) -> bool {
@@ -32,7 +33,8 @@ impl World {
     /// Whether one disk may be lost: no other is being made good.
     pub(super) fn others_are_whole(&self, n: usize) -> bool {
         let whole = |(other, server): (usize, &crate::server::Server)| {
-            other == n || server.is_alive() && server.disk.standing() == Standing::Sound
+            let sound = server.disk.standing() == Standing::Sound && server.disk.rot.is_none();
+            other == n || server.is_alive() && sound
         };
         self.originals().enumerate().all(whole)
             && (self.is_caught_up() || self.replaced.as_ref().is_some_and(|(of, _)| *of == n))
@@ -71,8 +73,10 @@ impl World {
     /// A disk lost something: it has caught up when it holds what there is now.
     pub(super) fn owe(&mut self, n: usize) {
         let mut owed = Vector::new();
+        let forked = self.open_forks();
         for server in self.originals() {
-            server.disk.logs().iter().for_each(|(log, entries)| {
+            let logs = server.disk.logs().iter().filter(|(log, _)| !forked.contains(log));
+            logs.for_each(|(log, entries)| {
                 owed.raise(*log, entries.len() as u64);
             });
         }

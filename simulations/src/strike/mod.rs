@@ -2,8 +2,12 @@
 //! ways and clients is in the file of that name.
 
 pub(crate) mod bites;
+pub(crate) mod certificates;
 mod clients;
+pub(crate) mod clones;
 mod disks;
+pub(crate) mod newer;
+pub(crate) mod scrubs;
 mod servers;
 mod ways;
 
@@ -76,6 +80,18 @@ pub(crate) enum Relent {
     GiveUpDrain(usize),
     /// A client that died begins again.
     Return(usize),
+    /// A server that was upgraded by that strike writes something new.
+    WriteUnknown(usize, usize),
+    /// It is the version again that it was before that strike.
+    Downgrade(usize, usize),
+    /// A server's certificate, which ended by that strike, is renewed.
+    Renew(usize, usize),
+    /// All servers are asked to verify their disks.
+    Verify,
+    /// One that was busy is asked again.
+    VerifyAgain(u64),
+    /// The run of a server that found damage is over.
+    CutOut(usize, u64),
 }
 
 impl World {
@@ -181,7 +197,11 @@ impl World {
             | Fault::SlowServer
             | Fault::Copy
             | Fault::Drain
-            | Fault::FalseHint => (vec![server], None),
+            | Fault::FalseHint
+            | Fault::Newer
+            | Fault::Clone
+            | Fault::Expired
+            | Fault::Rot => (vec![server], None),
         }
     }
 
@@ -257,6 +277,10 @@ impl World {
             Fault::ClientForgets => self.crash_client(p, long, crate::person::Loses::All).into(),
             Fault::SlowClient => self.slow_client(p, &strike).into(),
             Fault::AnswerLost => self.arm_answer(p, nth),
+            Fault::Newer => self.upgrade(nth, &strike).into(),
+            Fault::Clone => self.clone_machine(nth, &strike).into(),
+            Fault::Expired => self.expire(nth, &strike).into(),
+            Fault::Rot => self.rot(nth, &strike).into(),
         }
     }
 
@@ -276,6 +300,12 @@ impl World {
             Relent::EndCopy(n) => self.end_copy(n),
             Relent::GiveUpDrain(n) => self.give(n, chatty_core::io::Input::Resume),
             Relent::Return(p) => return self.person_returns(p),
+            Relent::WriteUnknown(n, nth) => return self.write_unknown(n, nth),
+            Relent::Downgrade(n, nth) => self.downgrade(n, nth),
+            Relent::Renew(n, nth) => self.renew(n, nth),
+            Relent::Verify => self.verify_all(),
+            Relent::VerifyAgain(session) => self.ask_to_verify(session),
+            Relent::CutOut(n, run) => self.cut_out(n, run),
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::world::{Action, World};
 const CLOCK_HEARD: Duration = Duration::from_secs(6);
 
 impl World {
-    fn is_well(&self, n: usize) -> bool {
+    pub(super) fn is_well(&self, n: usize) -> bool {
         self.servers[n].is_alive() && !self.servers[n].is_paused(self.time)
     }
 
@@ -107,6 +107,24 @@ impl World {
         true
     }
 
+    /// Nobody tells a server that starts and reaches no majority that its clock is off, and nothing is
+    /// promised of what it takes.
+    pub(crate) fn mend_clock_alone(&mut self, n: usize) {
+        if !self.is_many() || self.servers[n].skew_ms == 0 {
+            return;
+        }
+        let reaches = |other: &usize| {
+            *other != n
+                && self.is_well(*other)
+                && !self.is_blocked(n, *other)
+                && !self.is_blocked(*other, n)
+        };
+        let others = (0..self.swarm.servers).filter(reaches).count();
+        if (others + 1) * 2 <= self.swarm.servers {
+            self.servers[n].skew_ms = 0;
+        }
+    }
+
     /// Off by at most 0.9 s: a server a second off takes no writes.
     pub(super) fn skew(&mut self, nth: usize, n: usize, strike: &Strike) -> bool {
         if self.servers[n].skew_ms != 0 {
@@ -183,10 +201,13 @@ impl World {
         self.note_ways();
         self.note_disk_lost(place);
         self.owe(place);
+        self.end_clone(ghost);
     }
 
     /// The operator reads that disks were rolled back, or copied, and wipes them one by one.
     pub(crate) fn operate(&mut self) {
+        self.end_forks();
+        self.verify_healed();
         use chatty_core::io::Standing;
         for n in 0..self.servers.len() {
             let accused = self.servers[n].disk.standing() == Standing::RolledBack;

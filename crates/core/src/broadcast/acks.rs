@@ -271,14 +271,14 @@ impl Broadcast {
     }
 
     /// Whether two contents were seen under one name of that log.
-    pub(super) fn is_forked(&self, log: Log) -> bool {
+    pub fn is_forked(&self, log: Log) -> bool {
         self.logs.get(&log).is_some_and(|state| state.forked)
     }
 
     /// Whether another machine makes events under the names of this run: what this one would make
     /// now reaches nobody.
     pub fn runs_twice(&self) -> bool {
-        self.is_forked(self.own)
+        self.is_forked(self.own) && !bug!(TwinWrites)
     }
 
     /// What the disk being written or waiting holds back: whether everything applied is durable.

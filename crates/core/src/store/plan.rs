@@ -44,6 +44,12 @@ pub fn plan<V: View>(view: &V, batch: &Batch) -> Result<(Vec<Row>, Committed), V
                 planned.erase_later(entry)?;
             }
         }
+        if bug!(UnknownErased)
+            && entry.event.kind != crate::event::VOID
+            && entry.event.body().is_none()
+        {
+            kept = void(entry);
+        }
         planned.rows.push(Row::Event(kept));
         planned.write(entry)?;
     }

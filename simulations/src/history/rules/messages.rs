@@ -191,8 +191,10 @@ pub(super) fn missed(facts: &Facts<'_>, found: &mut Found) {
     for (session, room) in open_throughout(facts, &first_said) {
         found.judges(Rule::Missed);
         let told = told.remove(&(session, room)).unwrap_or_default();
-        let there: BTreeSet<_> =
-            facts.places.keys().filter(|identity| identity.room == room).copied().collect();
+        let due = |identity: &&Identity| {
+            identity.room == room && !facts.history.unshown.contains(&(room, identity.mid))
+        };
+        let there: BTreeSet<_> = facts.places.keys().filter(due).copied().collect();
         let mut missing = there.difference(&told);
         if let Some(first) = missing.next() {
             let what = format!(
