@@ -255,6 +255,12 @@ pub struct Limits {
     pub rooms: usize,
     /// Of those, founded by one account.
     pub rooms_founded: usize,
+    /// Conversations in all; beyond, none is begun. Each takes some 500 bytes of memory on every
+    /// server, for ever.
+    pub conversations: usize,
+    /// As many an account may have and begin another. Those that others begin with it count, and are
+    /// never refused for it.
+    pub conversations_each: usize,
     /// Entries of lists (rooms, who, status) gone through a second for all clients together, and so
     /// many at once; more are refused as busy.
     pub list_rate: u32,
@@ -293,6 +299,8 @@ impl Default for Limits {
             accounts: 1_000_000,
             rooms: 100_000,
             rooms_founded: 1000,
+            conversations: 1_000_000,
+            conversations_each: 10_000,
             list_rate: 1_000_000,
             room_rate: 10_000,
             sessions: 20_000,

@@ -23,6 +23,8 @@ pub struct Rooms {
     claims: BTreeMap<String, BTreeMap<Key, AccountId>>,
     /// Each account's direct-message rooms.
     directs: BTreeMap<AccountId, BTreeSet<RoomId>>,
+    /// Those in all.
+    conversations: usize,
     /// How many rooms each account has founded.
     founded: BTreeMap<AccountId, usize>,
     /// Rooms in all.
@@ -113,6 +115,7 @@ impl Rooms {
                 *self.founded.entry(*founder).or_insert(0) += 1;
             }
             (RegisterKey::Direct(room), Register::Direct { low, high }) => {
+                self.conversations += usize::from(before.is_none());
                 self.directs.entry(*low).or_default().insert(room);
                 self.directs.entry(*high).or_default().insert(room);
             }
@@ -246,6 +249,16 @@ impl Rooms {
         self.founded.get(&account).copied().unwrap_or(0)
     }
 
+    /// Conversations in all.
+    pub const fn conversations(&self) -> usize {
+        self.conversations
+    }
+
+    /// How many conversations an account has, whoever began them.
+    pub fn conversations_of(&self, account: AccountId) -> usize {
+        self.directs.get(&account).map_or(0, BTreeSet::len)
+    }
+
     /// Whether two accounts have a conversation.
     pub fn has_direct(&self, room: RoomId) -> bool {
         self.registers.contains_key(&RegisterKey::Direct(room))
@@ -315,6 +328,8 @@ impl Rooms {
             rooms.retain(|room| !empty(room));
         }
         rest.directs.retain(|_, rooms| !rooms.is_empty());
+        let is_direct = |key: &&RegisterKey| matches!(key, RegisterKey::Direct(_));
+        rest.conversations = rest.registers.keys().filter(is_direct).count();
         rest
     }
 

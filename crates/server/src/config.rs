@@ -176,6 +176,8 @@ struct RawLimits {
     accounts: Option<usize>,
     rooms: Option<usize>,
     rooms_founded: Option<usize>,
+    conversations: Option<usize>,
+    conversations_each: Option<usize>,
     list_rate: Option<u32>,
     session_queue_kib: Option<usize>,
     live_queue_kib: Option<usize>,
@@ -296,6 +298,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
     limits.accounts = given.accounts.unwrap_or(limits.accounts);
     limits.rooms = given.rooms.unwrap_or(limits.rooms);
     limits.rooms_founded = given.rooms_founded.unwrap_or(limits.rooms_founded);
+    limits.conversations = given.conversations.unwrap_or(limits.conversations);
+    limits.conversations_each = given.conversations_each.unwrap_or(limits.conversations_each);
     limits.list_rate = given.list_rate.unwrap_or(limits.list_rate);
     let rates = [limits.session_rate, limits.room_rate, limits.guest_rate, limits.list_rate];
     let kib = |given: Option<usize>, usual| given.map_or(usual, |kib| kib.saturating_mul(1024));
@@ -314,6 +318,8 @@ pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
         limits.accounts,
         limits.rooms,
         limits.rooms_founded,
+        limits.conversations,
+        limits.conversations_each,
         limits.attach_lag,
     ];
     if rates.contains(&0) || most.contains(&0) || limits.guest_burst == 0 {
@@ -412,6 +418,8 @@ pub(crate) fn template(name: &Slot, listen: SocketAddr, servers: &[ServerAddr]) 
         accounts,
         rooms,
         rooms_founded,
+        conversations,
+        conversations_each,
         list_rate,
         session_queue_bytes,
         live_queue_bytes,
@@ -472,6 +480,10 @@ token_key = "token.key"
 # Rooms in all (up to 2 KiB of memory each on every server), and made by one account.
 # rooms = {rooms}
 # rooms_founded = {rooms_founded}
+# Conversations of two people in all (some 500 bytes of memory each on every server, for ever), and as
+# many as one may have and still begin another.
+# conversations = {conversations}
+# conversations_each = {conversations_each}
 # Entries of lists (rooms, who, status) gone through a second for all clients together.
 # list_rate = {list_rate}
 # KiB that wait in memory for one slow client (beyond, it is told of a gap and reads again), for one
@@ -551,6 +563,8 @@ mod tests {
             "accounts = ",
             "rooms = ",
             "rooms_founded = ",
+            "conversations = ",
+            "conversations_each = ",
             "list_rate = ",
             "session_queue_kib = ",
             "live_queue_kib = ",

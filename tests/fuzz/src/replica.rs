@@ -106,6 +106,8 @@ fn small() -> Limits {
         accounts: 3,
         rooms: 3,
         rooms_founded: 2,
+        conversations: 3,
+        conversations_each: 2,
         sessions: 3,
         waiting_lines: 2,
         waiting_scan: 3,

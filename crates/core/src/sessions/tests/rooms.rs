@@ -260,6 +260,31 @@ fn rooms_are_bounded_in_all_and_for_each_founder() {
 }
 
 #[test]
+fn conversations_are_bounded_in_all_and_for_whoever_begins_them() {
+    let limits = Limits { conversations: 4, conversations_each: 2, ..Limits::default() };
+    let mut world = with_disk(limits, 1);
+    let [ann, bob, cid, dan] = ["ann", "bob", "cid", "dan"].map(|nick| world.guest(nick).0);
+    let to = |nick: &str| crate::session::Target::Nick(nick.into());
+    let mut mid = 0;
+    let mut say = |world: &mut World, from, nick| {
+        mid += 1;
+        world.say(from, to(nick), mid, "psst");
+        world.heard(from).pop().unwrap()
+    };
+    assert_eq!(say(&mut world, ann, "bob"), "#1 replicated on 1");
+    assert_eq!(say(&mut world, ann, "cid"), "#2 replicated on 1");
+    let refused = "Forbidden: you have 2 conversations; you may begin no other";
+    assert_eq!(say(&mut world, ann, "dan"), format!("#3 {refused}"));
+    assert_eq!(say(&mut world, ann, "bob"), "#4 replicated on 1", "what was begun goes on");
+    assert_eq!(say(&mut world, dan, "ann"), "#5 replicated on 1", "whoever has many is written to");
+    assert_eq!(say(&mut world, ann, "dan"), "#6 replicated on 1", "and answers");
+    assert_eq!(say(&mut world, bob, "cid"), "#7 replicated on 1");
+    let refused = "Forbidden: there are 4 conversations, as many as may be";
+    assert_eq!(say(&mut world, dan, "bob"), format!("#8 {refused}"));
+    assert_eq!(say(&mut world, cid, "bob"), "#9 replicated on 1");
+}
+
+#[test]
 fn a_session_says_who_it_is_once_and_first() {
     let mut world = with_disk(Limits::default(), 1);
     let nobody = world.session();

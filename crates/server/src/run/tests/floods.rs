@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chatty_core::config::Limits;
 use chatty_core::session::History;
+use tokio::task::JoinSet;
 
 use super::slow::{Pace, Slow, say};
 use super::*;
@@ -190,8 +191,8 @@ impl Client {
     /// Announces a frame of so many bytes, and sends the first of it.
     async fn announce(self, bytes: u32) -> (Endpoint, Connection, chatty_net::SendStream) {
         let mut to = self.to.into_stream();
-        to.write_all(&bytes.to_be_bytes()).await.unwrap();
-        to.write_all(&[1; 100]).await.unwrap();
+        // In one piece: it may be refused as soon as it is announced.
+        to.write_all(&[&bytes.to_be_bytes()[..], &[1; 100]].concat()).await.unwrap();
         // Dropped, the stream would end.
         (self._endpoint, self.connection, to)
     }
@@ -228,12 +229,17 @@ async fn a_client_sends_long_frames_neither_before_it_attached_nor_after() {
     let long = why(ann, 65_537).await;
     assert!(long.contains("65536 are allowed"), "{long}");
 
-    // So many of these at once, whoever they are; an ordinary attach takes no such place.
-    let mut held = Vec::new();
-    for _ in 0..256 {
-        held.push(made.connect("s1").await.announce(524_288).await);
+    // So many of these at once, whoever they are (they need not come in the order in which they were
+    // announced); an ordinary attach takes no such place.
+    let (mut held, mut closed) = (Vec::new(), JoinSet::new());
+    for _ in 0..257 {
+        let announced = made.connect("s1").await.announce(524_288).await;
+        let connection = announced.1.clone();
+        closed.spawn(async move { connection.closed().await });
+        held.push(announced);
     }
-    let full = why(made.connect("s1").await, 524_288).await;
+    let full = tokio::time::timeout(LIMIT, closed.join_next()).await.expect("in time");
+    let full = close::reason(&full.unwrap().unwrap());
     assert!(full.contains("too many long attaches at once; try again"), "{full}");
     made.attach("s1").await;
     drop(held);
