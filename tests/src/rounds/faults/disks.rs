@@ -143,6 +143,32 @@ impl Copy {
         let config: Vec<String> = config.lines().map(listen).collect();
         fs::write(&file, config.join("\n")).map_err(at(&file))
     }
+
+    /// How much each server has logged.
+    fn logged(scene: &Scene<'_>) -> Vec<usize> {
+        scene.stage.servers.iter().map(|server| server.log().len()).collect()
+    }
+
+    /// Waits until every other server has linked this run of the original: over a long way one end of
+    /// a link is up before the other, and who has not linked it takes its copy for it.
+    fn is_linked_by_all(&self, scene: &mut Scene<'_>, before: &[usize]) -> Result<(), String> {
+        let run = scene.stage.wait_linked(self.victim)?.origin.to_string();
+        let peer = format!("linked peer={} ", scene.stage.name(self.victim));
+        for (other, server) in scene.stage.servers.iter().enumerate() {
+            if other == self.victim {
+                continue;
+            }
+            until(&format!("{} has linked the original", server.name()), CONVERGE_MAX, || {
+                let log = server.log();
+                let mut new = log.get(before[other]..).unwrap_or_default().lines();
+                if new.any(|line| line.contains(&peer) && line.contains(&run)) {
+                    return Ok(());
+                }
+                Err("it does not say so".into())
+            })?;
+        }
+        Ok(())
+    }
 }
 
 impl Strike for Copy {
@@ -157,6 +183,7 @@ impl Strike for Copy {
         let folder = scene.stage.dir().join("copy");
         let original = scene.stage.server(self.victim)?;
         let (name, home) = (original.name().to_owned(), original.home().to_owned());
+        let before = Self::logged(scene);
         scene.recorder.note(What::Down(self.victim));
         let original = scene.stage.server(self.victim)?;
         original.signal(Signal::SIGKILL)?;
@@ -164,8 +191,8 @@ impl Strike for Copy {
         copy_folder(&home, &folder)?;
         scene.stage.start(self.victim)?;
         scene.recorder.note(What::Up(self.victim));
-        scene.stage.wait_linked(self.victim)?;
-        self.before = scene.stage.servers.iter().map(|server| server.log().len()).collect();
+        self.is_linked_by_all(scene, &before)?;
+        self.before = Self::logged(scene);
         let mut copied = Process::new(&name, folder, Some(SPARE.into()));
         Self::move_to_spare(&copied)?;
         // Its log is that of the original so far.
