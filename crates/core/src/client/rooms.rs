@@ -21,7 +21,7 @@ const LATE_MS: u64 = 1000;
 /// Before a room's opening is covered by a token, lines older than the opening by more than this
 /// are history that nobody asked for. Two seconds: the most that servers' clocks may differ.
 const BEFORE_MS: u64 = 2000;
-/// Rooms whose names are remembered after they were closed.
+/// Rooms that are remembered after they were closed.
 const CLOSED_MAX: usize = 256;
 /// People whose direct messages can be read again after a gap.
 const DIRECTS_MAX: usize = 1024;
@@ -56,12 +56,21 @@ impl Room {
     }
 }
 
+/// What is left of a room that was closed.
+#[derive(Clone, Debug)]
+struct Closed {
+    /// What was told before may still be on its way to the program.
+    name: String,
+    /// It is not told again when the room is open again: of what was said and never left a server
+    /// that is dead, whoever said it says it again, and it has another place then.
+    seen: Seen,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Rooms {
     open: BTreeMap<RoomId, Room>,
-    /// Names of rooms that were closed: what was told before may still be on its way to the program.
-    closed: BTreeMap<RoomId, String>,
+    closed: BTreeMap<RoomId, Closed>,
     /// Direct messages and changes of names, of all people.
     elsewhere: Seen,
     elsewhere_newest: BTreeMap<RoomId, Key>,
@@ -87,7 +96,7 @@ impl Rooms {
 
     /// The name of a room that is open, or was.
     pub(super) fn known_name(&self, room: RoomId) -> Option<&str> {
-        self.name(room).or_else(|| self.closed.get(&room).map(String::as_str))
+        self.name(room).or_else(|| self.closed.get(&room).map(|closed| closed.name.as_str()))
     }
 
     /// What the attach repeats.
@@ -117,11 +126,11 @@ impl Rooms {
     }
 
     pub(super) fn close(&mut self, room: RoomId) -> bool {
-        let Some(closed) = self.open.remove(&room) else { return false };
+        let Some(Room { name, seen, .. }) = self.open.remove(&room) else { return false };
         if self.closed.len() >= CLOSED_MAX {
             self.closed.pop_first();
         }
-        self.closed.insert(room, closed.name);
+        self.closed.insert(room, Closed { name, seen });
         true
     }
 
@@ -219,13 +228,14 @@ impl Rooms {
     }
 
     fn opened_now(&mut self, opened: &RoomOpened, mode: Mode, cursor: &Vector) {
+        let closed = &mut self.closed;
         let room = self.open.entry(opened.room.id).or_insert_with(|| Room {
             name: opened.room.name.clone(),
             since: opened.room.since,
             mode,
             cover: Cover::Opening,
             opened_with: cursor.clone(),
-            seen: Seen::default(),
+            seen: closed.remove(&opened.room.id).map(|closed| closed.seen).unwrap_or_default(),
             newest: None,
         });
         room.name.clone_from(&opened.room.name);
@@ -382,6 +392,22 @@ mod tests {
         rooms.covered();
         assert_eq!((has(&rooms, 3, 9000), has(&rooms, 9, 7000)), (true, false));
         assert_eq!(told(&mut rooms, line(9, 6999, ROOM, 2)), Some("late line"));
+    }
+
+    #[test]
+    fn what_was_told_of_a_room_is_not_told_again_when_it_was_closed_meanwhile() {
+        let mut rooms = Rooms::new(100);
+        open(&mut rooms, ROOM, 1);
+        let first = line(3, 5, ROOM, 2);
+        assert_eq!(told(&mut rooms, first.clone()), Some("line"));
+        assert!(rooms.close(ROOM));
+        open(&mut rooms, ROOM, 8);
+        // Its server died with it, and it was said again to another one.
+        let event = Event { seq: 7, hlc: Hlc::at_ms(MS + 9), ..(*first.event).clone() };
+        let again = Line { origin: Origin::new(2), event: Arc::new(event) };
+        assert_eq!(told(&mut rooms, again), None);
+        assert_eq!(told(&mut rooms, line(4, 9, ROOM, 2)), Some("line"));
+        assert_eq!(rooms.closed.len(), 0);
     }
 
     #[test]
