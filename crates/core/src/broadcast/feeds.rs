@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Broadcast, Class, Frame, Logs, Now, Output, Push, Time};
+use super::{Broadcast, Class, Frame, Link, Logs, Now, Output, Push, Time};
 use crate::bugs::bug;
 use crate::frame::{Lagging, Want};
 use crate::id::{LinkId, Log};
@@ -103,6 +103,13 @@ impl Feeding {
         self.duplicates.values_mut().for_each(|(_, since)| *since = Time::from_micros(0));
         self.pruned_at.clear();
         self.regraft_at = Time::from_micros(0);
+    }
+
+    /// Where no feed is ever one too many it does not matter which links are seen to push; one that is
+    /// gone has no business here and stays, to be found.
+    pub(super) fn forget_feeds(&mut self, links: &BTreeMap<LinkId, Link>) {
+        self.feeds.retain(|feed| !links.contains_key(&feed.link));
+        self.duplicates.retain(|link, _| !links.contains_key(link));
     }
 
     fn forget(&mut self, link: LinkId) {

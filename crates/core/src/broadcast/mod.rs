@@ -46,7 +46,7 @@ use lossy::{Proof, Sent};
 use plan::Known;
 use repair::{Answer, Repair};
 use serve::Serving;
-pub use untimed::Timer;
+pub use untimed::{Restarts, Spent, Timer};
 
 /// Logs a server knows, at most: one for every process start in the cluster's life. A peer that
 /// names more is cut off.
