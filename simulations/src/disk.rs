@@ -225,6 +225,16 @@ impl Disk {
         }
     }
 
+    /// Whether it says what other disks hold.
+    pub fn names_disks(&self) -> bool {
+        !self.disks.is_empty()
+    }
+
+    /// What other disks hold is not asked for any more: no server starts from this one.
+    pub fn forget_disks(&mut self) {
+        self.disks.clear();
+    }
+
     /// How far it is to be believed.
     pub const fn standing(&self) -> Standing {
         self.standing

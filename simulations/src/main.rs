@@ -47,6 +47,12 @@ enum Command {
         /// The large scopes too.
         #[arg(long)]
         large: bool,
+        /// Without the reductions: what they leave out is explored too.
+        #[arg(long)]
+        full: bool,
+        /// Both ways, and whether they lead to the same.
+        #[arg(long)]
+        compare: bool,
         /// Stop a scope after so many seconds.
         #[arg(long)]
         seconds: Option<u64>,
@@ -76,7 +82,14 @@ fn main() -> ExitCode {
         Command::Gates => chatty_simulations::scale::command::gates(),
         Command::Scale(command) => command.run(),
         Command::Maelstrom(command) => command.run(),
-        Command::Model { scope, large, seconds } => explore(scope.as_deref(), large, seconds),
+        Command::Model { scope, large, seconds, full, compare } => {
+            std::panic::set_hook(Box::new(|_| {})); // a panic of the core is a broken rule, told below
+            let wanted = wanted(scope.as_deref(), large);
+            match compare {
+                true => both_ways(&wanted),
+                false => explore(&wanted, seconds, full),
+            }
+        }
         Command::Page(command) => command.run(),
         Command::Replay(command) => command.run(),
         Command::Run(command) => command.run(),
@@ -126,15 +139,41 @@ fn feeds(seed: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn explore(scope: Option<&str>, large: bool, seconds: Option<u64>) -> ExitCode {
-    std::panic::set_hook(Box::new(|_| {})); // a panic of the core is a broken rule, told below
-    let wanted: Vec<&(Size, Scope)> = SCOPES
-        .iter()
-        .filter(|(size, this)| match scope {
-            Some(name) => this.name == name,
-            None => large || *size == Size::Small,
-        })
-        .collect();
+fn wanted(scope: Option<&str>, large: bool) -> Vec<&'static (Size, Scope)> {
+    let wanted = SCOPES.iter().filter(|(size, this)| match scope {
+        Some(name) => this.name == name,
+        None => large || *size == Size::Small,
+    });
+    wanted.collect()
+}
+
+/// Explores scopes with and without the reductions.
+fn both_ways(wanted: &[&(Size, Scope)]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    println!("| scope | states | reduced | disks | ends | |");
+    println!("|---|---|---|---|---|---|");
+    for (_, scope) in wanted {
+        let full = model::reach(&Scope { reduced: false, ..scope.clone() });
+        let reduced = model::reach(scope);
+        let same = reduced.is_same(&full);
+        let (states, fewer) = (full.states, reduced.states);
+        let (disks, ends) = (reduced.disks.len(), reduced.ends.len());
+        let verdict = match (same, &reduced.broken) {
+            (true, None) => "the same",
+            (true, Some(_)) => "BROKEN",
+            (false, _) => "DIFFER",
+        };
+        println!("| {} | {states} | {fewer} | {disks} | {ends} | {verdict} |", scope.name);
+        if !same || full.broken.is_some() {
+            eprintln!("{} disks and {} ends in all", full.disks.len(), full.ends.len());
+            eprintln!("{:?}, reduced {:?}", full.broken, reduced.broken);
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
+
+fn explore(wanted: &[&(Size, Scope)], seconds: Option<u64>, full: bool) -> ExitCode {
     if wanted.is_empty() {
         for (size, scope) in SCOPES {
             println!("{:<12} {size:?}: {}", scope.name, scope.what);
@@ -146,6 +185,7 @@ fn explore(scope: Option<&str>, large: bool, seconds: Option<u64>) -> ExitCode {
     println!("| scope | states | steps | longest way | seconds | |");
     println!("|---|---|---|---|---|---|");
     for (size, scope) in wanted {
+        let scope = &Scope { reduced: !full, ..scope.clone() };
         let report = model::check(*size, scope, threads, seconds.map(Duration::from_secs));
         println!(
             "| {} | {} | {} | {} | {:.1} | {} |",

@@ -18,7 +18,7 @@ use crate::server::slot_of;
 pub(super) const CLASSES: [Class; 3] = [Class::Control, Class::Live, Class::CatchUp];
 
 /// 64 bits that are equal for equal values, on every run.
-fn print(value: impl Hash) -> u64 {
+pub(super) fn print(value: impl Hash) -> u64 {
     ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(value)
 }
 
@@ -57,8 +57,6 @@ pub struct Cluster {
     pub(super) cables: BTreeMap<Pair, Arc<Cable>>,
     /// What may still happen.
     pub(super) left: Left,
-    /// Which cables there have been.
-    pub(super) last_cable: u64,
     /// The rule that the step to here broke.
     pub(super) broken: Option<Arc<str>>,
 }
@@ -69,6 +67,8 @@ pub(super) struct Left {
     /// Things to say, server by server.
     pub(super) says: Vec<u8>,
     pub(super) crashes: u8,
+    /// Whose they are, if that is settled.
+    pub(super) victim: Option<usize>,
     pub(super) cuts: u8,
     /// Timers that fire before what they wait for could have come.
     pub(super) hasty: u8,
@@ -87,6 +87,8 @@ pub(super) struct Server {
     pub(super) said: Arc<Vec<(Log, u64)>>,
     pub(super) slot: Slot,
     print: u64,
+    /// Whether the print is of what it was before.
+    changed: bool,
 }
 
 /// A run of a server: what a crash ends.
@@ -95,6 +97,8 @@ pub(super) struct Run {
     pub(super) broadcast: Broadcast,
     pub(super) clock: Clock,
     pub(super) config: Arc<Config>,
+    /// How many links it has had.
+    pub(super) links: u64,
 }
 
 impl Run {
@@ -112,13 +116,21 @@ impl Server {
             said: Arc::new(Vec::new()),
             slot: slot_of(n),
             print: 0,
+            changed: true,
         }
     }
 
-    /// Call it when the server has changed.
-    pub(super) fn set_print(&mut self) {
-        let run = self.run.as_ref().map(|run| (&run.broadcast, &run.clock));
-        self.print = print((run, &self.disk, self.starts, &self.said));
+    /// Call it when the server has changed; its print follows by [`Self::seal`].
+    pub(super) const fn change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Makes the print anew, if the server has changed.
+    pub(super) fn seal(&mut self) {
+        if std::mem::take(&mut self.changed) {
+            let run = self.run.as_ref().map(|run| (&run.broadcast, &run.clock, run.links));
+            self.print = print((run, &self.disk, self.starts, &self.said));
+        }
     }
 
     pub(super) fn broadcast(&self) -> Option<&Broadcast> {
@@ -133,7 +145,8 @@ impl Server {
 /// A connection between two servers.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Cable {
-    pub(super) id: u64,
+    /// What each end calls it: an order among its own links, and no more.
+    pub(super) links: [LinkId; 2],
     /// Whether what is sent still gets through.
     pub(super) whole: bool,
     /// Which ends think it is up.
@@ -143,16 +156,18 @@ pub(super) struct Cable {
 }
 
 impl Cable {
-    pub(super) fn new(id: u64) -> Self {
-        Self { id, whole: true, up: [true, true], to: Default::default() }
-    }
-
-    pub(super) const fn link(&self) -> LinkId {
-        LinkId(self.id)
+    pub(super) fn new(links: [LinkId; 2]) -> Self {
+        Self { links, whole: true, up: [true, true], to: Default::default() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.to.iter().flatten().all(VecDeque::is_empty)
+    }
+
+    /// Whether its ends are still finding out whether they hold the same.
+    pub(super) fn compares(&self) -> bool {
+        let mut letters = self.to.iter().flatten().flatten();
+        letters.any(|letter| matches!(&*letter.frame, Frame::Digest(_)))
     }
 }
 
@@ -188,7 +203,7 @@ impl Eq for Letter {}
 impl Hash for Cluster {
     fn hash<H: Hasher>(&self, into: &mut H) {
         self.servers.iter().for_each(|server| server.print.hash(into));
-        (&self.cables, &self.left, self.last_cable, &self.broken).hash(into);
+        (&self.cables, &self.left, &self.broken).hash(into);
     }
 }
 
@@ -203,8 +218,8 @@ impl PartialEq for Cluster {
     fn eq(&self, other: &Self) -> bool {
         let prints = |cluster: &Self| cluster.servers.iter().map(|s| s.print).collect::<Vec<_>>();
         prints(self) == prints(other)
-            && (&self.cables, &self.left, self.last_cable, &self.broken)
-                == (&other.cables, &other.left, other.last_cable, &other.broken)
+            && (&self.cables, &self.left, &self.broken)
+                == (&other.cables, &other.left, &other.broken)
     }
 }
 

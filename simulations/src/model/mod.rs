@@ -8,6 +8,8 @@
 //! a scope: what is said, crashes, cuts, and timers that fire before an answer could have come.
 
 mod cluster;
+mod compare;
+mod reduce;
 mod rules;
 pub mod scope;
 mod step;
@@ -18,6 +20,7 @@ use chatty_core::config::Start;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 pub use cluster::{Action, Cluster, Pair};
+pub use compare::{Reached, reach};
 pub use scope::{SCOPES, Scope, Size};
 
 /// A scope as a model: its states, its steps, its rules.
@@ -28,17 +31,15 @@ impl Model for Explored {
     type Action = Action;
 
     fn init_states(&self) -> Vec<Cluster> {
-        vec![Cluster::new(&self.0)]
+        Cluster::begin(&self.0)
     }
 
     fn actions(&self, state: &Cluster, actions: &mut Vec<Action>) {
-        state.actions(actions);
+        state.choices(&self.0, actions);
     }
 
     fn next_state(&self, last: &Cluster, action: Action) -> Option<Cluster> {
-        let mut next = last.clone();
-        next.step(&self.0, action);
-        Some(next)
+        Some(last.after(&self.0, action))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -142,10 +143,9 @@ fn tell(scope: &Scope, path: &[(Cluster, Option<Action>)]) -> String {
     let last = path.last();
     let wrong = last.and_then(|(state, _)| state.wrong(scope)).unwrap_or_default();
     let mut told = format!("{wrong}\n");
-    for (nth, (_, action)) in path.iter().enumerate() {
-        if let Some(action) = action {
-            let _ = writeln!(told, "{:>4} {action:?}", nth + 1);
-        }
+    let steps = path.iter().filter_map(|(state, action)| Some(state.steps(scope, (*action)?)));
+    for (nth, action) in steps.flatten().enumerate() {
+        let _ = writeln!(told, "{:>4} {action:?}", nth + 1);
     }
     if let Some((state, _)) = last {
         let _ = write!(told, "{state:?}");

@@ -11,9 +11,10 @@ use chatty_core::time::Hlc;
 
 use super::cluster::{Action, Cable, Cluster, Server};
 use super::scope::Scope;
+use super::step::end;
 
 /// From one state in so many it is tried whether all comes to rest when it is left alone.
-const REST_FROM_ONE_IN: u64 = 256;
+const REST_FROM_ONE_IN: u64 = 64;
 
 impl Cluster {
     /// What a server announces is on its disk; and nobody asks for anything, nor pushes but by the
@@ -91,23 +92,74 @@ impl Cluster {
         })
     }
 
-    /// What a server counts for another's disk is there, and what it calls replicated is on a
-    /// majority of disks.
+    /// What a server counts for a disk is there, and what it calls replicated it counts for a majority
+    /// of disks.
     fn counts_are_covered(&self) -> bool {
         let all = self.servers.len();
         self.logs().into_iter().all(|log| {
             let disks: Vec<u64> = self.servers.iter().map(|s| s.disk.upto(log)).collect();
             self.servers.iter().filter_map(Server::broadcast).all(|broadcast| {
-                let mut others = self.servers.iter().zip(&disks);
+                let counted = self.servers.iter().map(|s| broadcast.on_disk_of(&s.slot, log));
                 let upto = broadcast.replicated_upto(log);
-                others.all(|(server, disk)| broadcast.on_disk_of(&server.slot, log) <= *disk)
-                    && disks.iter().filter(|disk| **disk >= upto).count() > all / 2
+                counted.clone().zip(&disks).all(|(counted, disk)| counted <= *disk)
+                    && counted.filter(|counted| *counted >= upto).count() > all / 2
             })
         })
     }
 
-    fn logs(&self) -> BTreeSet<Log> {
+    /// What a server counts for the disks of others.
+    pub(super) fn counted(&self, n: usize) -> Vec<(usize, Log, u64)> {
+        let Some(broadcast) = self.servers[n].broadcast() else { return Vec::new() };
+        let mut logs = self.logs();
+        logs.extend(broadcast.held().iter().map(|(log, _)| log));
+        let others = self.servers.iter().enumerate().filter(|(m, _)| *m != n);
+        let each = others.flat_map(|(m, server)| {
+            logs.iter().map(move |log| (m, *log, broadcast.on_disk_of(&server.slot, *log)))
+        });
+        each.collect()
+    }
+
+    /// A server counts for another's disk what a frame of that one told, which is held against the disk
+    /// when it leaves, and nothing else: whatever is on that disk by then. An equal digest tells what
+    /// is on the own disk.
+    pub(super) fn check_counts(
+        &mut self,
+        n: usize,
+        from: usize,
+        frame: &Frame,
+        before: &[(usize, Log, u64)],
+    ) {
+        let told = |log: Log| match frame {
+            Frame::Have(haves) | Frame::Vector(haves) => {
+                let mut haves = haves.haves.iter().filter(|have| have.log == log);
+                haves.next().map_or(0, |have| have.upto)
+            }
+            Frame::Digest(_) => self.servers[n].disk.upto(log),
+            _ => 0,
+        };
+        let covered = |(m, log, upto): &(usize, Log, u64)| {
+            let known = before.iter().find(|known| (known.0, known.1) == (*m, *log));
+            let known = known.map_or(0, |known| known.2);
+            *upto <= known || (*m == from && *upto <= told(*log))
+        };
+        if !self.counted(n).iter().all(covered) {
+            self.breaks(format!("s{} counts for another's disk what nobody told it", n + 1));
+        }
+    }
+
+    pub(super) fn logs(&self) -> BTreeSet<Log> {
         self.servers.iter().flat_map(|server| server.disk.logs().keys().copied()).collect()
+    }
+
+    /// The first rule for every state that does not hold in this one.
+    pub(super) fn broken_rule(&self, scope: &Scope) -> Option<&'static str> {
+        let rules = [
+            (self.logs_agree(), "two disks differ in a log, or hold what nobody said"),
+            (self.messages_stand_once(), "a message stands twice in a timeline"),
+            (self.counts_are_covered(), "a server counts what is not on the disk"),
+            (self.is_fed(scope), "a server is pushed a log by fewer links than it wants"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map(|(_, rule)| rule)
     }
 
     /// The first rule that does not hold in this state.
@@ -115,14 +167,8 @@ impl Cluster {
         if let Some(broken) = &self.broken {
             return Some(broken.to_string());
         }
-        let rules = [
-            (self.logs_agree(), "two disks differ in a log, or hold what nobody said"),
-            (self.messages_stand_once(), "a message stands twice in a timeline"),
-            (self.counts_are_covered(), "a server counts what is not on the disk"),
-            (self.is_fed(scope), "a server is pushed a log by fewer links than it wants"),
-        ];
-        if let Some((_, rule)) = rules.iter().find(|(holds, _)| !holds) {
-            return Some((*rule).into());
+        if let Some(rule) = self.broken_rule(scope) {
+            return Some(rule.into());
         }
         if self.is_at_rest() {
             return self.differs_at_rest().map(|what| format!("at rest, {what}"));
@@ -191,13 +237,14 @@ impl Cluster {
         let planned = run.filter(|run| run.config.mesh.start == Start::Pruned);
         let own = planned.map(|run| Log::of(run.origin()));
         self.cables.iter().filter(|(pair, _)| pair.0 == n || pair.1 == n).any(|(pair, cable)| {
-            let other = if pair.0 == n { pair.1 } else { pair.0 };
-            let link = cable.link();
+            let side = usize::from(pair.1 == n);
+            let (other, link, back) =
+                (end(*pair, 1 - side), cable.links[side], cable.links[1 - side]);
             self.servers[other].broadcast().is_some_and(|other| {
                 let mut logs = broadcast.durable().iter().map(|(log, _)| log);
                 logs.any(|log| {
                     // Nobody is planned to push a log to its own server, and that one says so to nobody.
-                    Some(log) != own && !other.pushes(link, log) && !broadcast.declines(link, log)
+                    Some(log) != own && !other.pushes(back, log) && !broadcast.declines(link, log)
                 })
             })
         })
@@ -219,7 +266,7 @@ impl Cluster {
         let links = |n: usize| {
             runs.iter().filter_map(move |(other, broadcast, _)| {
                 let cable = self.cables.get(&(n.min(*other), n.max(*other)))?;
-                Some((cable.link(), *broadcast))
+                Some((cable.links[usize::from(*other > n)], *broadcast))
             })
         };
         runs.iter().all(|(n, broadcast, own)| {
@@ -246,11 +293,14 @@ impl Cluster {
 
     fn any_link(&self, is: impl Fn(&Broadcast, LinkId, Log) -> bool) -> bool {
         let logs = self.logs();
-        let links = || self.cables.values().map(|cable| cable.link());
-        let broadcasts = self.servers.iter().filter_map(Server::broadcast);
-        broadcasts
-            .into_iter()
-            .any(|broadcast| links().any(|link| logs.iter().any(|log| is(broadcast, link, *log))))
+        let mut ends = self
+            .cables
+            .iter()
+            .flat_map(|(pair, cable)| [0, 1].map(|side| (end(*pair, side), cable.links[side])));
+        ends.any(|(n, link)| {
+            let broadcast = self.servers[n].broadcast();
+            broadcast.is_some_and(|broadcast| logs.iter().any(|log| is(broadcast, link, *log)))
+        })
     }
 
     /// Whether every server knows of every event that it is on all disks.

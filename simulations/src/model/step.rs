@@ -12,6 +12,7 @@ use chatty_core::io::{Output, Peer, Severity};
 use chatty_core::time::{Hlc, Now, Time};
 
 use super::cluster::{Action, CLASSES, Cable, Cluster, Left, Letter, Pair, Run, Server};
+use super::reduce::without_hops;
 use super::scope::{Mids, Pace, Scope, WALL_MS};
 
 /// The moment at which time stands still.
@@ -28,28 +29,51 @@ impl Cluster {
     /// All servers are up, linked, and have said what they hold: nothing, or what was said before.
     pub(super) fn new(scope: &Scope) -> Self {
         let all = scope.says.len();
-        let left = Left { says: vec![0; all], crashes: 0, cuts: 0, hasty: 0, digests: 0 };
+        let left =
+            Left { says: vec![0; all], crashes: 0, victim: None, cuts: 0, hasty: 0, digests: 0 };
         let mut cluster = Self {
             servers: (0..all).map(Server::new).collect(),
             cables: Default::default(),
             left,
-            last_cable: 0,
             broken: None,
         };
-        cluster.rest(scope);
+        // Nothing is left to happen yet: what will matter is not known.
+        let plain = Scope { reduced: false, ..scope.clone() };
+        cluster.rest(&plain);
         for _ in 0..scope.before {
             cluster.left.says[0] = 1;
-            cluster.say(scope, 0);
-            cluster.rest(scope);
+            cluster.say(&plain, 0);
+            cluster.rest(&plain);
         }
         cluster.left = Left {
             says: scope.says.to_vec(),
             crashes: scope.crashes,
+            victim: None,
             cuts: scope.cuts,
             hasty: scope.hasty,
             digests: scope.digests,
         };
         cluster
+    }
+
+    /// Where the exploration begins. Which server dies is settled in advance if one does: all that
+    /// leads up to it is explored once for each, and what the others do can be told by that.
+    pub(super) fn begin(scope: &Scope) -> Vec<Self> {
+        let cluster = Self::new(scope);
+        let victims: Vec<Option<usize>> = match scope.crashes {
+            1 if scope.reduced => (0..cluster.servers.len()).map(Some).collect(),
+            _ => vec![None],
+        };
+        let begin = |victim| {
+            let mut begun = cluster.clone();
+            begun.left.victim = victim;
+            if scope.reduced {
+                begun.forget();
+            }
+            begun.settle(scope, |_, _| ());
+            begun
+        };
+        victims.into_iter().map(begin).collect()
     }
 
     /// Lets happen what happens by itself, one thing after another, until nothing is left.
@@ -79,7 +103,7 @@ impl Cluster {
             if self.left.says[n] > 0 {
                 into.push(Action::Say(n));
             }
-            if self.left.crashes > 0 {
+            if self.may_die(n) {
                 into.push(Action::Die(n));
                 if broadcast.saving().is_some() {
                     into.push(Action::DieWritten(n));
@@ -161,7 +185,7 @@ impl Cluster {
         }
     }
 
-    fn take(&mut self, scope: &Scope, action: Action) {
+    pub(super) fn take(&mut self, scope: &Scope, action: Action) {
         match action {
             Action::Say(n) => self.say(scope, n),
             Action::Deliver(pair, side, class) => self.deliver(scope, pair, side, class),
@@ -179,9 +203,9 @@ impl Cluster {
                 if let Some(batch) = saving.map(|(_, batch)| batch.clone()) {
                     Arc::make_mut(&mut self.servers[n].disk).commit(&batch);
                 }
-                self.die(n);
+                self.die(scope, n);
             }
-            Action::Die(n) => self.die(n),
+            Action::Die(n) => self.die(scope, n),
             Action::Start(n) => self.start(scope, n),
             Action::Cut(pair) => {
                 self.left.cuts -= 1;
@@ -221,23 +245,26 @@ impl Cluster {
         });
         let server = &mut self.servers[n];
         Arc::make_mut(&mut server.said).push((Log::of(origin), seq));
-        server.set_print();
+        server.change();
         self.check_stamp(n, Log::of(origin), seq, stamp);
     }
 
     fn deliver(&mut self, scope: &Scope, pair: Pair, side: usize, class: Class) {
         let Some(cable) = self.cables.get_mut(&pair).map(Arc::make_mut) else { return };
-        let link = cable.link();
+        let (link, sent_on) = (cable.links[side], cable.links[1 - side]);
         let queue = &mut cable.to[side][class_index(class)];
         let Some(Letter { frame, cost, .. }) = queue.pop_front() else { return };
         let (from, sender_up) = (end(pair, 1 - side), cable.up[1 - side]);
         if sender_up && scope.is_narrow() {
-            self.tick(scope, from, |run, _| run.broadcast.wrote(link, class, cost));
+            self.tick(scope, from, |run, _| run.broadcast.wrote(sent_on, class, cost));
         }
+        let n = end(pair, side);
+        let counted = self.counted(n);
         let mut breach = None;
-        self.tick(scope, end(pair, side), |run, now| {
+        self.tick(scope, n, |run, now| {
             breach = run.broadcast.frame(now, link, (*frame).clone()).err();
         });
+        self.check_counts(n, from, &frame, &counted);
         if let Some(breach) = breach {
             self.breaks(format!("s{} was cut off: it sent {breach}", from + 1));
         }
@@ -254,10 +281,11 @@ impl Cluster {
         });
     }
 
-    fn die(&mut self, n: usize) {
+    fn die(&mut self, scope: &Scope, n: usize) {
         self.left.crashes -= 1;
+        self.left.victim = None;
         self.servers[n].run = None;
-        self.servers[n].set_print();
+        self.servers[n].change();
         for (pair, cable) in &mut self.cables {
             for side in 0..2 {
                 if end(*pair, side) == n {
@@ -269,6 +297,9 @@ impl Cluster {
             }
         }
         self.cables.retain(|_, cable| cable.up != [false, false]);
+        if scope.reduced {
+            self.forget();
+        }
     }
 
     fn start(&mut self, scope: &Scope, n: usize) {
@@ -279,7 +310,7 @@ impl Cluster {
         let stamps = loaded.logs.iter().map(|log| log.hlc);
         let clock = Clock::load(stamps, config.timing.max_skew_ms, now_of(n));
         let broadcast = Broadcast::new(&config, &loaded, 0, now_of(n));
-        server.run = Some(Arc::new(Run { broadcast, clock, config }));
+        server.run = Some(Arc::new(Run { broadcast, clock, config, links: 0 }));
         self.tick(scope, n, |_, _| {});
     }
 
@@ -287,7 +318,7 @@ impl Cluster {
         let Some(cable) = self.cables.get_mut(&pair).map(Arc::make_mut) else { return };
         cable.up[side] = false;
         cable.to[side] = Default::default();
-        let link = cable.link();
+        let link = cable.links[side];
         if cable.up == [false, false] {
             self.cables.remove(&pair);
         }
@@ -295,11 +326,9 @@ impl Cluster {
     }
 
     fn connect(&mut self, scope: &Scope, pair: Pair) {
-        self.last_cable += 1;
-        let cable = Cable::new(self.last_cable);
-        let link = cable.link();
-        self.cables.insert(pair, Arc::new(cable));
-        for side in 0..2 {
+        let links = [0, 1].map(|side| self.next_link(end(pair, side)));
+        self.cables.insert(pair, Arc::new(Cable::new(links)));
+        for (side, link) in links.into_iter().enumerate() {
             let Some(far) = &self.servers[end(pair, 1 - side)].run else { return };
             let me = &far.config.me;
             let peer = Peer {
@@ -311,6 +340,22 @@ impl Cluster {
             };
             self.tick(scope, end(pair, side), |run, _| run.broadcast.link_up(peer, link));
         }
+    }
+
+    /// A name for a new link of a server: after all that this run has had.
+    fn next_link(&mut self, n: usize) -> LinkId {
+        let Some(run) = &mut self.servers[n].run else { return LinkId(0) };
+        let run = Arc::make_mut(run);
+        run.links += 1;
+        LinkId(run.links)
+    }
+
+    /// The links that a server thinks are up, each with its cable.
+    pub(super) fn links_of(&self, n: usize) -> impl Iterator<Item = (Pair, LinkId)> {
+        self.cables.iter().flat_map(move |(pair, cable)| {
+            let sides = (0..2).filter(move |side| end(*pair, *side) == n && cable.up[*side]);
+            sides.map(move |side| (*pair, cable.links[side]))
+        })
     }
 
     /// A turn of a server's loop: one input, what is due, the end of the tick, its outputs.
@@ -332,8 +377,12 @@ impl Cluster {
         run.broadcast.assert_invariants();
         run.broadcast.assert_asks();
         run.broadcast.forget_time();
+        if scope.reduced {
+            run.broadcast.forget_spent(self.restarts(n));
+            self.forget_disks(n);
+        }
         self.servers[n].run = Some(held);
-        self.servers[n].set_print();
+        self.servers[n].change();
     }
 
     fn perform(&mut self, scope: &Scope, n: usize, run: &mut Run, output: Output) {
@@ -341,6 +390,7 @@ impl Cluster {
         match output {
             Output::Send { links, class, frame, cost } => {
                 self.check_frame(scope, n, Log::of(run.origin()), &frame);
+                let frame = if scope.reduced { without_hops(&run.broadcast, frame) } else { frame };
                 for link in links {
                     self.send(n, link, class, &frame, cost);
                     if !scope.is_narrow() {
@@ -349,7 +399,7 @@ impl Cluster {
                 }
             }
             Output::DropQueue(link, class) => {
-                if let Some((pair, cable)) = self.cable_mut(link) {
+                if let Some((pair, cable)) = self.cable_mut(n, link) {
                     let to = usize::from(pair.0 == n);
                     cable.to[to][class_index(class)].clear();
                 }
@@ -377,16 +427,16 @@ impl Cluster {
     }
 
     fn send(&mut self, n: usize, link: LinkId, class: Class, frame: &Arc<Frame>, cost: usize) {
-        let Some((pair, cable)) = self.cable_mut(link) else { return };
+        let Some((pair, cable)) = self.cable_mut(n, link) else { return };
         if cable.whole {
             let to = usize::from(pair.0 == n);
             cable.to[to][class_index(class)].push_back(Letter::new(frame.clone(), cost));
         }
     }
 
-    fn cable_mut(&mut self, link: LinkId) -> Option<(Pair, &mut Cable)> {
-        let found = self.cables.iter_mut().find(|(_, cable)| cable.link() == link);
-        found.map(|(pair, cable)| (*pair, Arc::make_mut(cable)))
+    fn cable_mut(&mut self, n: usize, link: LinkId) -> Option<(Pair, &mut Cable)> {
+        let (pair, _) = self.links_of(n).find(|(_, of)| *of == link)?;
+        self.cables.get_mut(&pair).map(|cable| (pair, Arc::make_mut(cable)))
     }
 
     pub(super) fn breaks(&mut self, what: String) {
@@ -394,7 +444,7 @@ impl Cluster {
     }
 }
 
-const fn end(pair: Pair, side: usize) -> usize {
+pub(super) const fn end(pair: Pair, side: usize) -> usize {
     if side == 0 { pair.0 } else { pair.1 }
 }
 
