@@ -12,7 +12,8 @@ impl World {
         if let Some(server) = self.originals().find(|server| !server.is_alive()) {
             return Some(format!("{} is down", server.slot));
         }
-        self.disks_differ().or_else(|| self.people_differ())
+        let behind = || self.is_behind().then(|| "a client has not heard all".to_string());
+        self.disks_differ().or_else(|| self.people_differ()).or_else(behind)
     }
 
     fn disks_differ(&self) -> Option<String> {

@@ -199,6 +199,8 @@ pub struct World {
     pub(crate) turmoil: bool,
     /// The slot whose disk was lost last, and what the others held then.
     pub(crate) replaced: Option<(usize, Vector)>,
+    /// By when a disk that was put back has been accused, if it will be.
+    pub(crate) judged_at: Time,
     /// Until when a clock is off, the last one that was.
     pub(crate) clock_off_until: Option<Time>,
     /// Accounts whose clients died with messages that may be lost.
@@ -290,6 +292,7 @@ impl World {
             watch: Watch::default(),
             turmoil: true,
             replaced: None,
+            judged_at: Time::from_micros(0),
             clock_off_until: None,
             orphans: BTreeSet::new(),
             history: History::default(),
@@ -470,6 +473,19 @@ impl World {
         self.final_checks().map_err(|what| self.failure(what))?;
         self.felt.messages = self.people.iter().map(Person::said).sum();
         Ok(settled)
+    }
+
+    /// Whether a client may not have heard all that its server has: its server is gone and it has not
+    /// noticed, or something is on its way to it.
+    pub(crate) fn is_behind(&self) -> bool {
+        let is_up = |line: &Line| {
+            line.up_at_server && line.up_at_client && self.servers[line.server].run == line.run
+        };
+        let has_line = |person: usize| {
+            self.lines.values().rev().find(|line| line.person == person).is_some_and(is_up)
+        };
+        !(0..self.people.len()).all(has_line)
+            || self.queue.values().any(|action| matches!(action, Action::Item { .. }))
     }
 
     /// Everybody is in the rooms before anything is said: who stays must hear all of it.

@@ -1,6 +1,8 @@
 //! What is done to disks: lost, put back, damaged. One at a time: the next loss counts once the
 //! last replaced disk has caught up.
 
+use std::time::Duration;
+
 use chatty_core::id::ServerId;
 use chatty_core::io::Standing;
 use chatty_core::vector::Vector;
@@ -9,6 +11,9 @@ use super::{Relent, Struck};
 use crate::disk::Disk;
 use crate::luck::Stream;
 use crate::world::{Action, World};
+
+/// Within this a disk that was put back is accused, if it lacks what it announced.
+const JUDGED: Duration = Duration::from_secs(1);
 
 impl World {
     /// The servers of the configuration; copies of disks are not.
@@ -21,7 +26,13 @@ impl World {
         let sound = self.originals().all(|server| server.disk.standing() == Standing::Sound);
         let copied = self.servers[self.swarm.servers..].iter().any(|copy| !copy.is_over());
         let whole = self.originals().all(|server| server.disk.rot.is_none());
-        well && sound && whole && !copied && self.is_caught_up() && self.are_clones_judged()
+        let judged = !self.is_many() || self.judged_at <= self.time;
+        well && sound
+            && whole
+            && judged
+            && !copied
+            && self.is_caught_up()
+            && self.are_clones_judged()
     }
 
     fn is_caught_up(&self) -> bool {
@@ -115,6 +126,7 @@ impl World {
         let rng = self.luck.of(Stream::Strike);
         let down = rng.below(2_000_000);
         let until_noticed = down + 1_000_000 + rng.below(4_000_000);
+        self.judged_at = self.time + Duration::from_micros(down) + JUDGED;
         self.later(down, Action::Start { server: n });
         if !self.is_many() {
             self.later(until_noticed, Action::Relent(Relent::Readmit(n)));

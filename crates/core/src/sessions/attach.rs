@@ -18,7 +18,7 @@ use crate::io::{Output, Severity};
 use crate::register::{Membership, RegisterKey};
 use crate::replica::Replica;
 use crate::session::{
-    Attach, CLIENT_MINOR, ClosedWhy, Code, Direct, Item, Opened, OpenedRoom, ROOMS_OPEN_MAX,
+    Attach, CLIENT_MINOR, ClosedWhy, Code, Direct, Item, Line, Opened, OpenedRoom, ROOMS_OPEN_MAX,
     RoomClosed, ServerState, TokenBytes, Welcome, check_nick, check_room,
 };
 use crate::store::{Query, Rows};
@@ -524,6 +524,14 @@ impl Replica {
     pub(super) fn give_last_token(&mut self, id: SessionId) {
         let unsafe_yet = self.not_everywhere();
         self.give_token(id, &unsafe_yet);
+    }
+
+    /// Whoever reads lines that no token of his covers takes those along too.
+    pub(super) fn cover(&mut self, id: SessionId, lines: &[Line]) {
+        let Some(session) = self.sessions.all.get(&id) else { return };
+        if lines.iter().any(|line| !session.told.covers(line.key().event())) {
+            self.give_last_token(id);
+        }
     }
 
     /// A newer token, if it covers more than the last.

@@ -324,6 +324,7 @@ impl Replica {
         let (lines, _) = newest_lines(lines);
         let (complete, unreachable) = (self.is_complete(now), self.unreachable());
         let name = opened.name.clone();
+        self.cover(id, &lines);
         let item = RoomOpened { request: open.request, room: opened, lines, complete, unreachable };
         self.deliver_answer(vec![id], Item::RoomOpened(item));
         self.enter_room(id, room, View { name, since, newest });
@@ -586,6 +587,7 @@ impl Replica {
         more: bool,
     ) {
         let (lines, cut) = newest_lines(lines);
+        self.cover(id, &lines);
         let unreachable = self.unreachable();
         let page = Page { request, lines, more: more || cut, complete, unreachable };
         self.answer(id, Item::Page(page));

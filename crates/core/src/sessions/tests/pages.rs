@@ -120,3 +120,25 @@ fn a_page_is_as_complete_as_it_was_when_it_was_asked_for() {
     world.read_done(Rows::Page(Vec::new(), false));
     assert!(told_page(&mut world, bob).complete);
 }
+
+#[test]
+fn whoever_reads_what_no_token_of_his_covers_is_given_one_before_it() {
+    let (mut world, ann, bob) = linked();
+    world.take(bob);
+    world.say(ann, room("lobby"), 1, "hello");
+    world.take(ann);
+    let read = |world: &mut World| {
+        ask_page(world, bob);
+        let items = world.take(bob);
+        let told = items.iter().map(|item| match &**item {
+            Item::Token(token) => format!("{} logs", token.vector.iter().count()),
+            Item::Page(page) => format!("{} lines", page.lines.len()),
+            other => panic!("{other:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(read(&mut world), ["1 logs", "1 lines"], "s1 may die the moment after");
+    assert_eq!(read(&mut world), ["1 lines"]);
+    world.say(ann, room("elsewhere"), 2, "hello");
+    assert_eq!(read(&mut world), ["1 lines"], "nothing of it was read");
+}

@@ -74,7 +74,10 @@ fn a_room_is_founded_by_who_joins_it_first_and_shows_what_happens() {
     assert_eq!(world.heard(bob), ["bob: hello", "#3 replicated on 1"]);
     assert_eq!(world.heard(ann), ["bob: hello"]);
     // Again is not once more: the room is as it was.
-    assert_eq!(world.asks(bob, open("lobby", 2, Mode::Join)), ["#4 open Lobby: bob: hello"]);
+    assert_eq!(
+        world.asks(bob, open("lobby", 2, Mode::Join)),
+        ["token", "#4 open Lobby: bob: hello"]
+    );
     assert_eq!(world.heard(ann), NOTHING);
     assert_eq!(world.asks(ann, who), ["#5 in Lobby: ann founder at s1, bob member at s1"]);
     let (eve, _) = world.guest("eve");
