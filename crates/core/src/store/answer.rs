@@ -71,7 +71,8 @@ fn line<V: View>(view: &V, key: Key) -> Result<Option<Line>, V::Error> {
 }
 
 /// Up to `limit` lines below `before` that `fits` accepts, oldest first, and whether more may be
-/// below. Looks at 10 times `limit` places at most, so that a page is bounded work.
+/// below. Looks at 10 times `limit` places at most, so that a page is bounded work. A message that has
+/// just moved to a place that does not fit yet is shown where it was.
 fn page<V: View>(
     view: &V,
     room: RoomId,
@@ -91,22 +92,34 @@ fn page<V: View>(
         for key in places {
             if lines.len() >= limit {
                 // A place that the page has no room for: there is more, whatever comes after it.
-                lines.reverse();
+                lines.sort_by_key(Line::key);
                 return Ok((lines, true));
             }
             below = key;
-            if fits(key) {
+            let here = if fits(key) { Some(key) } else { was_at(view, key, &fits)? };
+            if let Some(key) = here.filter(|key| *key < before) {
                 lines.extend(line(view, key)?.filter(|line| is_kept(&line.event, floor_ms)));
             }
         }
         if end {
-            lines.reverse();
+            lines.sort_by_key(Line::key);
             return Ok((lines, false));
         }
     }
     let more = !view.places(room, below, 1)?.is_empty();
-    lines.reverse();
+    lines.sort_by_key(Line::key);
     Ok((lines, more))
+}
+
+/// Where the message at a place stood before it moved there: its smallest key that fits.
+fn was_at<V: View>(
+    view: &V,
+    place: Key,
+    fits: impl Fn(Key) -> bool,
+) -> Result<Option<Key>, V::Error> {
+    let identity = line(view, place)?.and_then(|line| line.identity());
+    let Some(identity) = identity else { return Ok(None) };
+    Ok(view.keys(&identity)?.into_iter().find(|key| fits(*key)))
 }
 
 /// What a query may still look at and find.

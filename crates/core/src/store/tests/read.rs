@@ -72,6 +72,30 @@ fn a_page_ends_where_the_timeline_does_or_says_that_there_is_more() {
 }
 
 #[test]
+fn a_message_that_moves_to_a_place_not_yet_durable_is_shown_where_it_was() {
+    let mut disk = Disk::default();
+    let said = [10, 20, 30].iter().zip(1..);
+    let events: Vec<_> = said.map(|(at, n)| (log(1), message(n, *at, n, ROOM, 1))).collect();
+    disk.append(&events);
+    disk.append(&[(log(2), message(1, 5, 2, ROOM, 1))]);
+    let page = |before: Key, limit, logs: &[(Log, u64)]| {
+        let within = Arc::new(logs.iter().copied().collect());
+        let query = Query::Page { room: ROOM, before, limit, within };
+        let Rows::Page(lines, more) = disk.ask(&query) else { panic!("no page") };
+        (texts(&lines).concat(), more)
+    };
+    let told = |texts: &str, more| (texts.to_string(), more);
+    let (one, both) = ([(log(1), 3)], [(log(1), 3), (log(2), 1)]);
+    assert_eq!(page(Key::MAX, 9, &one), told("123", false));
+    assert_eq!(page(Key::MAX, 9, &both), told("213", false));
+    // It stood above where this page ends: whoever reads on has had it.
+    let second = disk.logs[&log(1)][1].event.key(log(1).origin);
+    assert_eq!(page(second, 9, &one), told("1", false));
+    assert_eq!(page(second, 9, &both), told("21", false));
+    assert_eq!(page(Key::MAX, 9, &[(log(1), 1)]), told("1", false), "no place of it is durable");
+}
+
+#[test]
 fn a_page_is_bounded_work_whatever_it_skips() {
     let disk = talk(100);
     // Nothing of the newest ninety is durable: ten looks of two places find nothing.
