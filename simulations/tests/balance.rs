@@ -47,12 +47,10 @@ fn nobody_moves_where_clients_are_even() {
 
 #[test]
 fn while_servers_come_and_go_nobody_is_asked_to_move_twice_in_two_minutes_and_it_ends() {
-    for seed in 1..=3 {
-        let run = |seed| come_and_go(seed, CLIENTS, Duration::from_secs(45), 20, 4 * MINUTE);
-        let (going, after) = lived(seed, run);
-        assert!(going.stay >= 2 * MINUTE, "{going:?}");
-        assert!(going.moves > 0 && going.moves <= 3 * CLIENTS, "{going:?}");
-        assert_eq!(after.moves, 0, "{after:?}");
-        assert!(most(&after) <= CLIENTS / 3 + BEYOND, "{after:?}");
-    }
+    let run = |seed| come_and_go(seed, CLIENTS, Duration::from_secs(45), 20, 4 * MINUTE);
+    let (going, after) = lived(1, run);
+    assert!(going.stay >= 2 * MINUTE, "{going:?}");
+    assert!(going.moves > 0 && going.moves <= 3 * CLIENTS, "{going:?}");
+    assert_eq!(after.moves, 0, "{after:?}");
+    assert!(most(&after) <= CLIENTS / 3 + BEYOND, "{after:?}");
 }

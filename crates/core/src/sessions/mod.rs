@@ -153,6 +153,8 @@ pub(crate) struct Sessions {
     acks: Waits,
     /// Rooms whose creation is not durable yet.
     creating: BTreeSet<RoomId>,
+    /// Who is put out of which room by a kick that is not durable yet: by whom, and why.
+    kicking: BTreeMap<(RoomId, AccountId), (String, String)>,
     room_rates: BTreeMap<RoomId, Bucket>,
     account_rates: BTreeMap<AccountId, Bucket>,
     /// Sessions that may have no account yet, and when it is looked whether they still ask.
@@ -186,6 +188,7 @@ impl Sessions {
             mids: RecentMids::new(config.limits.recent_mids, mids_floor),
             acks: Waits::default(),
             creating: BTreeSet::new(),
+            kicking: BTreeMap::new(),
             room_rates: BTreeMap::new(),
             account_rates: BTreeMap::new(),
             strangers: BTreeSet::new(),

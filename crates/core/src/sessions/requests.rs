@@ -280,6 +280,7 @@ impl Replica {
                     return Ok(());
                 }
                 self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
+                self.sessions.kicking.remove(&(room, account));
             }
             // The membership must be on the disk before the room is shown as open.
             let own = self.own_log();
@@ -407,13 +408,24 @@ impl Replica {
 
     /// Whoever was put out of a room changes nothing in it until he joins again.
     fn check_inside(&self, id: SessionId, room: RoomId, name: &str) -> Result<(), (Code, String)> {
-        match self.rooms.membership(room, self.account(id)) {
-            Some((_, Membership::Kicked { by, reason })) => {
+        match self.put_out(room, self.account(id)) {
+            Some((by, reason)) => {
                 let why = format!("{by} put you out of {name} ({reason}); join it again first");
                 Err((Code::Kicked, why))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
+    }
+
+    /// By whom an account was put out of a room, and why; also by a kick that is on its way to the disk:
+    /// in this log nothing of his comes after it.
+    pub(super) fn put_out(&self, room: RoomId, account: AccountId) -> Option<(&str, &str)> {
+        let durable = match self.rooms.membership(room, account) {
+            Some((_, Membership::Kicked { by, reason })) => Some((by.as_str(), reason.as_str())),
+            _ => None,
+        };
+        let coming = || self.sessions.kicking.get(&(room, account));
+        durable.or_else(|| coming().map(|(by, reason)| (by.as_str(), reason.as_str())))
     }
 
     fn check_op(&self, id: SessionId, room: RoomId, name: &str) -> Result<(), (Code, String)> {
@@ -435,13 +447,15 @@ impl Replica {
         if !here {
             return Err((Code::Unknown, format!("{} is not in {}", kick.nick, kick.room)));
         }
+        let (nick, reason) = (self.name_of(self.account(id)), kick.reason);
         let body = Body::Kick(Kick {
-            nick: self.name_of(self.account(id)),
+            nick: nick.clone(),
             account,
             account_nick: self.name_of(account),
-            reason: kick.reason,
+            reason: reason.clone(),
         });
         self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
+        self.sessions.kicking.insert((room, account), (nick, reason));
         self.answer(id, Item::Done(Plain { request: kick.request }));
         Ok(())
     }

@@ -16,7 +16,6 @@ use crate::bugs::bug;
 use crate::event::{Body, Direct, Identity, Msg, RoomCreate};
 use crate::id::{AccountId, EventId, Log, Mid, RequestId, RoomId, SessionId};
 use crate::io::Output;
-use crate::register::Membership;
 use crate::replica::Replica;
 use crate::session::{
     Code, Item, Level, Line, Replicated, Send, Sent, Target, check_room, check_text,
@@ -172,8 +171,8 @@ impl Replica {
         name: &str,
     ) -> Result<(), Item> {
         let account = self.sessions.all.get(&id).map(|session| session.account);
-        let membership = account.and_then(|account| self.rooms.membership(room, account));
-        let Some((_, Membership::Kicked { by, reason })) = membership else { return Ok(()) };
+        let out = account.and_then(|account| self.put_out(room, account));
+        let Some((by, reason)) = out else { return Ok(()) };
         let why = format!("{by} put you out of {name} ({reason}); join it again first");
         Err(refusal(request, Code::Kicked, why))
     }

@@ -263,6 +263,25 @@ fn rooms_are_bounded_in_all_and_for_each_founder() {
 }
 
 #[test]
+fn whoever_is_put_out_says_nothing_more_though_the_kick_is_not_on_the_disk_yet() {
+    let (mut world, ann, bob) = lobby();
+    world.fsync = Fsync::WhenToldTo;
+    world.asks(ann, kick("bob"));
+    world.say(bob, room("lobby"), 1, "but");
+    let why = "Kicked: ann put you out of Lobby (enough); join it again first";
+    assert_eq!(world.heard(bob), [format!("#4 {}", why.replace("Lobby", "lobby"))]);
+    world.persist_all();
+    assert_eq!(world.heard(bob), ["ann kicks bob: enough", "out of Lobby: ann, enough"]);
+    world.heard(ann);
+    // Whoever joins again speaks at once.
+    world.ask(bob, open("lobby", 0, Mode::Join)(5));
+    world.say(bob, room("lobby"), 2, "sorry");
+    world.persist_all();
+    let heard = world.heard(ann);
+    assert_eq!(heard.last().map(String::as_str), Some("bob: sorry"), "{heard:?}");
+}
+
+#[test]
 fn conversations_are_bounded_in_all_and_for_whoever_begins_them() {
     let limits = Limits { conversations: 4, conversations_each: 2, ..Limits::default() };
     let mut world = with_disk(limits, 1);
