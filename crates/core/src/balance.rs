@@ -165,7 +165,7 @@ impl Balance {
 impl Replica {
     /// What this server tells of its clients.
     fn load(&self) -> Load {
-        let clients = u32::try_from(self.sessions.attached()).unwrap_or(u32::MAX);
+        let clients = u32::try_from(self.sessions.accounts()).unwrap_or(u32::MAX);
         Load { clients, state: self.state() }
     }
 

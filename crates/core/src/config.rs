@@ -258,8 +258,8 @@ pub struct Limits {
     /// Conversations in all; beyond, none is begun. Each takes some 500 bytes of memory on every
     /// server, for ever.
     pub conversations: usize,
-    /// As many an account may have and begin another. Those that others begin with it count, and are
-    /// never refused for it.
+    /// Of those, begun by one account on one server since that started. (A register does not tell who
+    /// began it.)
     pub conversations_each: usize,
     /// Entries of lists (rooms, who, status) gone through a second for all clients together, and so
     /// many at once; more are refused as busy.

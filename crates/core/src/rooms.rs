@@ -254,11 +254,6 @@ impl Rooms {
         self.conversations
     }
 
-    /// How many conversations an account has, whoever began them.
-    pub fn conversations_of(&self, account: AccountId) -> usize {
-        self.directs.get(&account).map_or(0, BTreeSet::len)
-    }
-
     /// Whether two accounts have a conversation.
     pub fn has_direct(&self, room: RoomId) -> bool {
         self.registers.contains_key(&RegisterKey::Direct(room))

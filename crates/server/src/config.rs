@@ -480,8 +480,8 @@ token_key = "token.key"
 # Rooms in all (up to 2 KiB of memory each on every server), and made by one account.
 # rooms = {rooms}
 # rooms_founded = {rooms_founded}
-# Conversations of two people in all (some 500 bytes of memory each on every server, for ever), and as
-# many as one may have and still begin another.
+# Conversations of two people in all (some 500 bytes of memory each on every server, for ever), and
+# begun by one account on this server since it started.
 # conversations = {conversations}
 # conversations_each = {conversations_each}
 # Entries of lists (rooms, who, status) gone through a second for all clients together.

@@ -330,9 +330,10 @@ impl Client {
 
     fn on_detach(&mut self, now: Time) {
         let request = self.request_id();
-        let until = now + self.config.timing.detach_wait;
+        let mut until = now + self.config.timing.detach_wait;
         match &mut self.phase {
             Phase::Attached(session) => {
+                until = until + session.rtt * 2;
                 session.detach = Some((request, until));
                 let conn = session.conn;
                 self.send(conn, Request::Detach(Plain { request }));

@@ -48,7 +48,7 @@ pub(super) struct Session {
     pinged_at: Time,
     /// Until when the ping after a hint must be answered.
     probe_until: Option<Time>,
-    rtt: Duration,
+    pub(super) rtt: Duration,
 }
 
 impl Session {

@@ -112,7 +112,11 @@ impl Replica {
         let event = &line.event;
         match event.body() {
             Some(Body::Kick(kick)) => {
-                self.sessions.kicking.remove(&(event.room, kick.account));
+                let whom = (event.room, kick.account);
+                let coming = self.sessions.kicking.get(&whom);
+                if log == self.own_log() && coming.is_some_and(|kick| kick.seq <= event.seq) {
+                    self.sessions.kicking.remove(&whom);
+                }
                 let why = ClosedWhy::Kicked { by: kick.nick, reason: kick.reason };
                 // What counts is whether he is out now: a kick that arrives late must not close what
                 // he joined after it, nor is one evaded by what a client says of when it opened.

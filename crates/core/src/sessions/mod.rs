@@ -52,6 +52,15 @@ const ROOM_RATES_MAX: usize = 4096;
 /// Accounts with a rate of their own, at most; beyond, the idle ones are forgotten.
 const ACCOUNT_RATES_MAX: usize = 65_536;
 
+/// A kick on its way to the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kicking {
+    /// Its number in this server's own log.
+    seq: u64,
+    by: String,
+    reason: String,
+}
+
 /// One attached client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
@@ -153,8 +162,10 @@ pub(crate) struct Sessions {
     acks: Waits,
     /// Rooms whose creation is not durable yet.
     creating: BTreeSet<RoomId>,
-    /// Who is put out of which room by a kick that is not durable yet: by whom, and why.
-    kicking: BTreeMap<(RoomId, AccountId), (String, String)>,
+    /// Who is put out of which room by a kick that is not durable yet.
+    kicking: BTreeMap<(RoomId, AccountId), Kicking>,
+    /// Conversations that accounts began on this server since it started.
+    begun: BTreeMap<AccountId, BTreeSet<RoomId>>,
     room_rates: BTreeMap<RoomId, Bucket>,
     account_rates: BTreeMap<AccountId, Bucket>,
     /// Sessions that may have no account yet, and when it is looked whether they still ask.
@@ -189,6 +200,7 @@ impl Sessions {
             acks: Waits::default(),
             creating: BTreeSet::new(),
             kicking: BTreeMap::new(),
+            begun: BTreeMap::new(),
             room_rates: BTreeMap::new(),
             account_rates: BTreeMap::new(),
             strangers: BTreeSet::new(),
@@ -209,6 +221,11 @@ impl Sessions {
     /// Sessions that have an account: not those that only ask for the status.
     pub(crate) const fn attached(&self) -> usize {
         self.attached
+    }
+
+    /// Accounts attached: many sessions of one are one.
+    pub(crate) fn accounts(&self) -> usize {
+        self.of.len()
     }
 
     /// Up to `most` sessions that can go elsewhere and notice nothing: long enough here, waiting for

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::deliver::RoomLine;
-use super::{Answer, BUSY_MS, Phase, Queued, View, busy, rate, refusal, size};
+use super::{Answer, BUSY_MS, Kicking, Phase, Queued, View, busy, rate, refusal, size};
 use crate::event::{Body, Join, KEEP_MESSAGES_MAX, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, LinkId, Mid, ReadToken, RequestId, RoomId, SessionId};
 use crate::io::Output;
@@ -325,7 +325,7 @@ impl Replica {
         let (lines, _) = newest_lines(lines);
         let (complete, unreachable) = (self.is_complete(now), self.unreachable());
         let name = opened.name.clone();
-        self.cover(id, &lines);
+        let shown = lines.clone();
         let item = RoomOpened { request: open.request, room: opened, lines, complete, unreachable };
         self.deliver_answer(vec![id], Item::RoomOpened(item));
         self.enter_room(id, room, View { name, since, newest });
@@ -339,13 +339,17 @@ impl Replica {
         for line in missed {
             self.show_to(now, id, &RoomLine::of(line));
         }
+        // After them: it covers what happened while the disk was read, too.
+        self.cover(id, &shown);
     }
 
     fn close_room(&mut self, now: Now, id: SessionId, close: &Close) -> Result<(), (Code, String)> {
         let room = Self::room_of(&close.room)?;
         let account = self.account(id);
         let open = self.sessions.all.get(&id).is_some_and(|s| s.rooms.contains_key(&room));
-        if close.mode == CloseMode::Leave && self.rooms.is_member(room, account) {
+        // Whoever is put out does not turn that into his own going.
+        let stays = self.rooms.is_member(room, account) && self.put_out(room, account).is_none();
+        if close.mode == CloseMode::Leave && stays {
             let nick = self.name_of(account);
             let body = Body::Leave(Leave { nick });
             self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
@@ -425,7 +429,7 @@ impl Replica {
             _ => None,
         };
         let coming = || self.sessions.kicking.get(&(room, account));
-        durable.or_else(|| coming().map(|(by, reason)| (by.as_str(), reason.as_str())))
+        durable.or_else(|| coming().map(|kick| (kick.by.as_str(), kick.reason.as_str())))
     }
 
     fn check_op(&self, id: SessionId, room: RoomId, name: &str) -> Result<(), (Code, String)> {
@@ -455,7 +459,8 @@ impl Replica {
             reason: reason.clone(),
         });
         self.write(now, id, RegisterKey::Member(room, account), room, &body)?;
-        self.sessions.kicking.insert((room, account), (nick, reason));
+        let seq = self.sessions.all.get(&id).map_or(0, |session| session.barrier);
+        self.sessions.kicking.insert((room, account), Kicking { seq, by: nick, reason });
         self.answer(id, Item::Done(Plain { request: kick.request }));
         Ok(())
     }

@@ -196,7 +196,7 @@ impl Replica {
             self.check_found(id, room, name).map_err(|(code, why)| refusal(request, code, why))?;
         }
         if matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room) {
-            self.check_begun(id, request)?;
+            self.check_begun(id, request, room)?;
             self.owe(now, id, NEW_CONVERSATION);
         }
         let room_rate = self.config.limits.room_rate;
@@ -256,18 +256,25 @@ impl Replica {
 
     /// Whether this session may begin a conversation. What is not on the disk yet does not count, so
     /// that a few more may pass, begun in the same milliseconds.
-    fn check_begun(&self, id: SessionId, request: RequestId) -> Result<(), Item> {
+    fn check_begun(&mut self, id: SessionId, request: RequestId, room: RoomId) -> Result<(), Item> {
         let limits = &self.config.limits;
         let forbidden = |why: String| Err(refusal(request, Code::Forbidden, why));
         let most = limits.conversations;
         if self.rooms.conversations() >= most {
             return forbidden(format!("there are {most} conversations, as many as may be"));
         }
-        let account = self.sessions.all.get(&id).map(|session| session.account);
         let most = limits.conversations_each;
-        if account.is_some_and(|account| self.rooms.conversations_of(account) >= most) {
-            return forbidden(format!("you have {most} conversations; you may begin no other"));
+        let Some(account) = self.sessions.all.get(&id).map(|session| session.account) else {
+            return Ok(());
+        };
+        // Only what he began counts: nobody is kept from beginning one by those who write to him.
+        let begun = self.sessions.begun.entry(account).or_default();
+        if begun.len() >= most && !begun.contains(&room) {
+            return forbidden(format!(
+                "you began {most} conversations here; you may begin no other"
+            ));
         }
+        begun.insert(room);
         Ok(())
     }
 

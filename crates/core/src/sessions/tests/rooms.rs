@@ -76,7 +76,7 @@ fn a_room_is_founded_by_who_joins_it_first_and_shows_what_happens() {
     // Again is not once more: the room is as it was.
     assert_eq!(
         world.asks(bob, open("lobby", 2, Mode::Join)),
-        ["token", "#4 open Lobby: bob: hello"]
+        ["#4 open Lobby: bob: hello", "token"]
     );
     assert_eq!(world.heard(ann), NOTHING);
     assert_eq!(world.asks(ann, who), ["#5 in Lobby: ann founder at s1, bob member at s1"]);
@@ -283,9 +283,10 @@ fn whoever_is_put_out_says_nothing_more_though_the_kick_is_not_on_the_disk_yet()
 
 #[test]
 fn conversations_are_bounded_in_all_and_for_whoever_begins_them() {
-    let limits = Limits { conversations: 4, conversations_each: 2, ..Limits::default() };
+    let limits = Limits { conversations: 3, conversations_each: 1, ..Limits::default() };
     let mut world = with_disk(limits, 1);
-    let [ann, bob, cid, dan] = ["ann", "bob", "cid", "dan"].map(|nick| world.guest(nick).0);
+    let [ann, bob, cid] = ["ann", "bob", "cid"].map(|nick| world.guest(nick).0);
+    world.guest("dan");
     let to = |nick: &str| crate::session::Target::Nick(nick.into());
     let mut mid = 0;
     let mut say = |world: &mut World, from, nick| {
@@ -294,16 +295,33 @@ fn conversations_are_bounded_in_all_and_for_whoever_begins_them() {
         world.heard(from).pop().unwrap()
     };
     assert_eq!(say(&mut world, ann, "bob"), "#1 replicated on 1");
-    assert_eq!(say(&mut world, ann, "cid"), "#2 replicated on 1");
-    let refused = "Forbidden: you have 2 conversations; you may begin no other";
-    assert_eq!(say(&mut world, ann, "dan"), format!("#3 {refused}"));
-    assert_eq!(say(&mut world, ann, "bob"), "#4 replicated on 1", "what was begun goes on");
-    assert_eq!(say(&mut world, dan, "ann"), "#5 replicated on 1", "whoever has many is written to");
-    assert_eq!(say(&mut world, ann, "dan"), "#6 replicated on 1", "and answers");
-    assert_eq!(say(&mut world, bob, "cid"), "#7 replicated on 1");
-    let refused = "Forbidden: there are 4 conversations, as many as may be";
-    assert_eq!(say(&mut world, dan, "bob"), format!("#8 {refused}"));
+    let refused = "Forbidden: you began 1 conversations here; you may begin no other";
+    assert_eq!(say(&mut world, ann, "cid"), format!("#2 {refused}"));
+    assert_eq!(say(&mut world, ann, "bob"), "#3 replicated on 1", "what was begun goes on");
+    assert_eq!(say(&mut world, bob, "ann"), "#4 replicated on 1", "and is answered");
+    assert_eq!(
+        say(&mut world, bob, "cid"),
+        "#5 replicated on 1",
+        "what others begin counts for them"
+    );
+    assert_eq!(say(&mut world, cid, "ann"), "#6 replicated on 1");
+    assert_eq!(say(&mut world, ann, "cid"), "#7 replicated on 1");
+    let (eve, _) = world.guest("eve");
+    let refused = "Forbidden: there are 3 conversations, as many as may be";
+    assert_eq!(say(&mut world, eve, "bob"), format!("#8 {refused}"));
     assert_eq!(say(&mut world, cid, "bob"), "#9 replicated on 1");
+}
+
+#[test]
+fn whoever_is_put_out_does_not_turn_it_into_his_own_going() {
+    let (mut world, ann, bob) = lobby();
+    world.fsync = Fsync::WhenToldTo;
+    world.asks(ann, kick("bob"));
+    assert_eq!(world.asks(bob, close(CloseMode::Leave)), ["#4 done"]);
+    world.persist_all();
+    world.heard(bob);
+    let said = world.asks(bob, open("lobby", 0, Mode::Watch));
+    assert_eq!(said, ["#5 Kicked: ann put you out of lobby (enough); join it again first"]);
 }
 
 #[test]
