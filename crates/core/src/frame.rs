@@ -268,7 +268,7 @@ pub struct PresenceUpdate {
 /// never told it takes no part in spreading clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Load {
-    /// Clients with an account.
+    /// Accounts attached: many sessions of one are one client.
     pub clients: u32,
     /// What the server can do.
     pub state: ServerState,

@@ -826,6 +826,21 @@ fn a_goodbye_ends_once_answered_and_everything_open_is_told() {
 }
 
 #[test]
+fn whoever_is_far_away_waits_longer_for_the_answer_to_his_goodbye() {
+    let (mut client, conn) = attached();
+    client.handle_timeout(at(60_000));
+    let [Output::Request(_, Request::Ping(ping))] = drain(&mut client)[..] else { panic!() };
+    let pong = Pong { request: ping.request, clock_ms: CLOCK_MS };
+    client.handle(at(60_400), Input::Item(conn, Item::Pong(pong)));
+    client.handle(at(60_400), Input::Command(Command::Detach));
+    let waits = u64::try_from(config().timing.detach_wait.as_millis()).unwrap() + 2 * 400;
+    client.handle_timeout(at(60_399 + waits));
+    assert!(!client.is_ended());
+    client.handle_timeout(at(60_400 + waits));
+    assert!(client.is_ended());
+}
+
+#[test]
 fn a_foreign_token_ends_the_client_with_the_reason() {
     let mut client = Client::new(config(), 1);
     client.handle_timeout(at(0));

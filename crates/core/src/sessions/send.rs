@@ -195,7 +195,8 @@ impl Replica {
             self.check_in(id, request, room, name)?;
             self.check_found(id, room, name).map_err(|(code, why)| refusal(request, code, why))?;
         }
-        if matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room) {
+        let begins = matches!(body, Body::Direct(_)) && !self.rooms.has_direct(room);
+        if begins {
             self.check_begun(id, request, room)?;
             self.owe(now, id, NEW_CONVERSATION);
         }
@@ -219,6 +220,9 @@ impl Replica {
         let key = self
             .append(now, seen, (room, account, send.mid), body)
             .map_err(|why| refusal(request, Code::Invalid, why))?;
+        if begins {
+            self.sessions.begun.entry(account).or_default().insert(room);
+        }
         let identity = Identity { room, account, mid: send.mid };
         self.sessions.mids.note(identity, Known { key, content: content(body) });
         if let Some(session) = self.sessions.all.get_mut(&id) {
@@ -254,9 +258,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Whether this session may begin a conversation. What is not on the disk yet does not count, so
-    /// that a few more may pass, begun in the same milliseconds.
-    fn check_begun(&mut self, id: SessionId, request: RequestId, room: RoomId) -> Result<(), Item> {
+    /// Whether this session may begin a conversation. In all only those on the disk count, so that a
+    /// few more may pass, begun in the same milliseconds. Against the account only those that it began
+    /// count: nobody is kept from beginning one by those who write to him.
+    fn check_begun(&self, id: SessionId, request: RequestId, room: RoomId) -> Result<(), Item> {
         let limits = &self.config.limits;
         let forbidden = |why: String| Err(refusal(request, Code::Forbidden, why));
         let most = limits.conversations;
@@ -264,17 +269,12 @@ impl Replica {
             return forbidden(format!("there are {most} conversations, as many as may be"));
         }
         let most = limits.conversations_each;
-        let Some(account) = self.sessions.all.get(&id).map(|session| session.account) else {
-            return Ok(());
-        };
-        // Only what he began counts: nobody is kept from beginning one by those who write to him.
-        let begun = self.sessions.begun.entry(account).or_default();
-        if begun.len() >= most && !begun.contains(&room) {
-            return forbidden(format!(
-                "you began {most} conversations here; you may begin no other"
-            ));
+        let account = self.sessions.all.get(&id).map(|session| session.account);
+        let begun = account.and_then(|account| self.sessions.begun.get(&account));
+        if begun.is_some_and(|begun| begun.len() >= most && !begun.contains(&room)) {
+            let why = format!("you began {most} conversations here; you may begin no other");
+            return forbidden(why);
         }
-        begun.insert(room);
         Ok(())
     }
 
