@@ -103,7 +103,7 @@ fn nobody_is_asked_where_the_operator_wants_none_to_be() {
 
 #[test]
 fn the_others_are_told_how_many_clients_are_here_and_at_once_that_none_are_taken() {
-    let (mut world, _) = with_clients(2);
+    let (mut world, guests) = with_clients(2);
     let loads = |world: &mut World| -> Vec<(LinkId, u32, ServerState)> {
         let sent = std::mem::take(&mut world.sent).into_iter();
         sent.filter_map(|(links, frame)| match *frame {
@@ -119,6 +119,9 @@ fn the_others_are_told_how_many_clients_are_here_and_at_once_that_none_are_taken
     assert_eq!(two, [2, 3].map(|n| (LinkId(n), 2, ServerState::Ready)), "once");
     live(&mut world, 2, &mut others);
     assert_eq!(loads(&mut world), [], "nothing changed");
+    world.again(&guests[0].1, Vec::new());
+    live(&mut world, 2, &mut others);
+    assert_eq!(loads(&mut world), [], "many sessions of one account are one client");
     world.give(Input::Drain);
     let now = loads(&mut world);
     assert_eq!(now, [2, 3].map(|n| (LinkId(n), 2, ServerState::Stopping)));
