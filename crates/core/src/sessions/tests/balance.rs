@@ -8,7 +8,7 @@ use crate::config::Limits;
 use crate::frame::{Frame, Load, Ping};
 use crate::id::{ClusterId, LinkId, Log, SessionId};
 use crate::io::Input;
-use crate::session::{Item, Plain, Request, ServerState, Welcome};
+use crate::session::{History, Item, Plain, Request, ServerState, Welcome};
 use crate::store::Loaded;
 use crate::token::{Token, TokenKey};
 
@@ -49,7 +49,7 @@ fn live(world: &mut World, seconds: u64, others: &mut Others) -> Vec<(SessionId,
     went
 }
 
-fn history(world: &mut World, id: SessionId) {
+fn ask_rooms(world: &mut World, id: SessionId) {
     let request = world.request();
     world.ask(id, Request::Rooms(Plain { request }));
     world.take(id);
@@ -59,17 +59,22 @@ fn history(world: &mut World, id: SessionId) {
 fn those_who_wait_for_nothing_go_to_the_emptiest_server_until_it_is_even() {
     let (mut world, guests) = with_clients(30);
     let mut others = Others::from([(2, 5), (3, 0)]);
-    assert_eq!(live(&mut world, 119, &mut others), [], "they came only now");
-    // On one disk of three: it is waited for that another one has it.
-    let waits = guests[0].0;
+    // These two asked before all others, and wait since: that a disk is read, and that a message which
+    // is on one disk of three is on another one.
+    let [reads, waits] = [guests[0].0, guests[1].0];
+    let request = world.request();
+    let history = History { request, of: room("lobby"), before: None, limit: 1 };
+    world.ask(reads, Request::History(history));
     world.say(waits, room("lobby"), 1, "on this disk alone");
+    assert_eq!(live(&mut world, 119, &mut others), [], "they came only now");
     // Whoever asks for something is there.
-    let active: Vec<SessionId> = guests[1..12].iter().map(|(id, _)| *id).collect();
-    active.iter().for_each(|id| history(&mut world, *id));
+    let active: Vec<SessionId> = guests[2..12].iter().map(|(id, _)| *id).collect();
+    active.iter().for_each(|id| ask_rooms(&mut world, *id));
 
     let went = live(&mut world, 10, &mut others);
     assert_eq!(went.len(), 18, "thirty of thirty-five, and twelve are the mean: {went:?}");
-    assert!(went.iter().all(|(id, _)| *id != waits && !active.contains(id)), "{went:?}");
+    assert!(went.iter().all(|(id, _)| ![reads, waits].contains(id)), "{went:?}");
+    assert!(went.iter().all(|(id, _)| !active.contains(id)), "{went:?}");
     assert!(went[..5].iter().all(|(_, server)| server == "s3"), "it has fewest: {went:?}");
     assert_eq!(others, Others::from([(2, 12), (3, 11)]));
     assert_eq!(live(&mut world, 300, &mut others), [], "it is even");
