@@ -313,6 +313,34 @@ fn conversations_are_bounded_in_all_and_for_whoever_begins_them() {
 }
 
 #[test]
+fn a_kick_on_its_way_to_the_disk_is_not_over_when_an_older_one_is_there() {
+    let (mut world, ann, bob) = lobby();
+    world.asks(ann, role("bob", Rank::Op));
+    let ((eve, _), (dan, _)) = (world.guest("eve"), world.guest("dan"));
+    world.asks(eve, open("lobby", 0, Mode::Watch));
+    world.fsync = Fsync::WhenToldTo;
+    // While this is written, eve is put out and joins: both are in the next write.
+    world.say(dan, room("elsewhere"), 1, "wait");
+    world.asks(ann, kick("eve"));
+    world.asks(eve, open("lobby", 0, Mode::Join));
+    let step = |world: &mut World| {
+        world.persist();
+        world.turn();
+    };
+    step(&mut world);
+    // And while that is written, she is put out again.
+    world.asks(bob, kick("eve"));
+    step(&mut world);
+    world.take(eve);
+    world.say(eve, room("lobby"), 2, "but");
+    let told = world.heard(eve);
+    let why = "bob put you out of lobby (enough); join it again first";
+    assert!(told.iter().any(|told| told.ends_with(why)), "{told:?}");
+    world.persist_all();
+    assert!(!world.heard(ann).iter().any(|told| told == "eve: but"));
+}
+
+#[test]
 fn whoever_is_put_out_does_not_turn_it_into_his_own_going() {
     let (mut world, ann, bob) = lobby();
     world.fsync = Fsync::WhenToldTo;
