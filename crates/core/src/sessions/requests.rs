@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::deliver::RoomLine;
+use super::recent::Kept;
 use super::{Answer, BUSY_MS, Kicking, Phase, Queued, View, busy, rate, refusal, size};
 use crate::event::{Body, Join, KEEP_MESSAGES_MAX, Keep, Kick, Leave, Mark, Rank, Role, Topic};
 use crate::id::{AccountId, LinkId, Mid, ReadToken, RequestId, RoomId, SessionId};
@@ -32,7 +32,7 @@ const SAVED_WITHIN: Duration = Duration::from_secs(1);
 pub(super) enum Reading {
     /// What it missed.
     Missed,
-    /// The last lines of a room it opens; lines shown from this place on follow.
+    /// The last lines of a room it opens; those shown from this place on belong to them.
     Open(Open, u64),
     /// A page.
     Page {
@@ -294,7 +294,7 @@ impl Replica {
         let place = self.sessions.recent.end();
         let limit = open.last.min(PAGE_LINES_MAX) as usize;
         if limit == 0 {
-            self.opened(now, id, &open, place, Vec::new());
+            self.opened(now, id, &open, place, (Vec::new(), false));
             return Ok(());
         }
         let within = self.broadcast.durable().clone();
@@ -303,16 +303,27 @@ impl Replica {
         Ok(())
     }
 
-    /// A room is open: its last lines, then what happened since they were read.
-    fn opened(&mut self, now: Now, id: SessionId, open: &Open, place: u64, lines: Vec<Line>) {
-        if self.sessions.recent.from(place).is_none()
-            && let Some(session) = self.sessions.all.get_mut(&id)
-        {
-            // More happened while the disk was read than is kept: read it again.
-            session.go_on_with(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
-            return;
-        }
+    /// A room is open. Its last lines are those of now: what happened while the disk was read is
+    /// among them, and not told after them, for a token that came meanwhile covers it.
+    fn opened(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        open: &Open,
+        place: u64,
+        rows: (Vec<Line>, bool),
+    ) {
         let room = RoomId::public(&open.room);
+        let Some(recent) = self.sessions.recent.from(place) else {
+            // More happened while the disk was read than is kept: read it again.
+            if let Some(session) = self.sessions.all.get_mut(&id) {
+                session.go_on_with(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
+            }
+            return;
+        };
+        let (lines, more) = rows;
+        let since_read = recent.filter(|kept| kept.line.event.room == room);
+        let lines = with_recent(lines, more, since_read, open.last.min(PAGE_LINES_MAX) as usize);
         // While the disk was read he may have been put out.
         if let Err((code, why)) = self.check_inside(id, room, &open.room) {
             return self.answer(id, refusal(open.request, code, why));
@@ -329,17 +340,6 @@ impl Replica {
         let item = RoomOpened { request: open.request, room: opened, lines, complete, unreachable };
         self.deliver_answer(vec![id], Item::RoomOpened(item));
         self.enter_room(id, room, View { name, since, newest });
-        let recent = self.sessions.recent.from(place);
-        let missed: Vec<Line> = recent
-            .into_iter()
-            .flatten()
-            .filter(|kept| kept.line.event.room == room)
-            .map(|kept| kept.line.clone())
-            .collect();
-        for line in missed {
-            self.show_to(now, id, &RoomLine::of(line));
-        }
-        // After them: it covers what happened while the disk was read, too.
         self.cover(id, &shown);
     }
 
@@ -556,8 +556,8 @@ impl Replica {
         };
         match (reading, rows) {
             (Reading::Missed, rows) => self.missed_read(now, id, rows),
-            (Reading::Open(open, place), Rows::Page(lines, _)) => {
-                self.opened(now, id, &open, place, lines);
+            (Reading::Open(open, place), Rows::Page(lines, more)) => {
+                self.opened(now, id, &open, place, (lines, more));
             }
             (Reading::Page { request, complete }, Rows::Page(lines, more)) => {
                 let complete = complete && self.is_complete(now);
@@ -662,6 +662,32 @@ fn newest_lines(mut lines: Vec<Line>) -> (Vec<Line>, bool) {
     let cut = lines.len() - fits;
     lines.drain(..cut);
     (lines, cut > 0)
+}
+
+/// The last `limit` lines of a room as a read would find them now: those of a read a moment ago,
+/// and what was shown since. Of a room that has `more` before them, what is older than all of them
+/// is left to the page before.
+fn with_recent<'a>(
+    mut lines: Vec<Line>,
+    more: bool,
+    since: impl Iterator<Item = &'a Kept>,
+    limit: usize,
+) -> Vec<Line> {
+    let oldest = if more { lines.first().map(Line::key) } else { None };
+    for kept in since {
+        if let Some(from) = kept.from {
+            lines.retain(|line| line.key() != from);
+        }
+        let key = kept.line.key();
+        if oldest.is_none_or(|oldest| oldest < key)
+            && let Err(place) = lines.binary_search_by_key(&key, Line::key)
+        {
+            lines.insert(place, kept.line.clone());
+        }
+    }
+    let over = lines.len().saturating_sub(limit);
+    lines.drain(..over);
+    lines
 }
 
 /// Requests that need not wait for the session's own writes: they read no shared state.

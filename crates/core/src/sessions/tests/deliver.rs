@@ -16,7 +16,12 @@ const NOTHING: [&str; 0] = [];
 
 /// What zoe said at server 2, with its stamps in milliseconds after the beginning.
 pub(super) fn told_by_s2(world: &mut World, from: u64, said: &[(u64, u128, &str)]) {
-    let log = Log::of(Origin::at(WALL_MS, 2));
+    told_of(world, 2, from, said);
+}
+
+/// What zoe said at another server, as server 2 tells it.
+fn told_of(world: &mut World, server: u128, from: u64, said: &[(u64, u128, &str)]) {
+    let log = Log::of(Origin::at(WALL_MS, server));
     let event = |seq: u64, at: u64, mid: u128, text: &str| {
         let body = crate::event::Body::Msg(Msg { nick: "zoe".into(), text: text.into() });
         Event {
@@ -37,7 +42,8 @@ pub(super) fn told_by_s2(world: &mut World, from: u64, said: &[(u64, u128, &str)
     let held = world.disk.as_ref().unwrap().logs.get(&log).and_then(|log| log.last());
     let before = held.map_or(CHAIN_START, |entry| entry.chain);
     let chain = events.iter().fold(before, |chain, event| event.chain(chain));
-    let frame = Events { log, base: from, hops: 0, events, chain };
+    let hops = u8::from(server != 2);
+    let frame = Events { log, base: from, hops, events, chain };
     world.give(Input::Frame(LinkId(2), Frame::Events(frame)));
 }
 
@@ -294,24 +300,65 @@ fn reading_everything_again_goes_on_in_pieces_and_tells_its_end() {
     assert_eq!(world.heard(ann), ["#7 verified 0 events, done: bad sector"]);
 }
 
-#[test]
-fn more_that_happened_while_a_room_was_read_is_shown_after_it() {
+/// What bob is told who opens the lobby while the disk takes its time, with a token in between; and
+/// what whoever opens it after that is told.
+fn opened_while(last: u32, meanwhile: impl FnOnce(&mut World, SessionId)) -> [Vec<String>; 2] {
     let (mut world, ann, _) = lobby(Limits::default());
-    world.say(ann, room("lobby"), 1, "before");
-    world.take(ann);
-    let (bob, _) = world.guest("bob");
+    told_by_s2(&mut world, 1, &[(100, 1, "one"), (200, 2, "two"), (300, 3, "three")]);
+    let ((bob, _), (eve, _)) = (world.guest("bob"), world.guest("eve"));
+    world.pass_ms(1000);
+    for id in [ann, bob, eve] {
+        world.take(id);
+    }
     let disk = world.disk.take().unwrap();
     let request = world.request();
-    let open = Open { request, room: "lobby".into(), last: 5, mode: Mode::Watch };
+    let open = Open { request, room: "lobby".into(), last, mode: Mode::Watch };
     world.ask(bob, Request::Open(open));
-    let rows = disk.ask(&world.reads[0].1);
-    world.say(ann, room("lobby"), 2, "meanwhile");
-    world.say(ann, room("tea"), 3, "elsewhere");
-    assert_eq!(world.heard(bob), NOTHING);
-    world.read_done(rows);
-    let opened = format!("#{} open lobby: ann: before", request.0);
-    let said = world.heard(bob);
-    assert_eq!(said, [opened, "ann: meanwhile".to_string()]);
+    let (token, query) = world.reads.pop_front().unwrap();
+    let rows = disk.ask(&query);
+    world.disk = Some(disk);
+    meanwhile(&mut world, ann);
+    world.pass_ms(1000);
+    assert_eq!(world.heard(bob), ["token"], "it covers what he was not shown");
+    world.give(Input::ReadDone(token, rows));
+    let while_read = world.heard(bob);
+    world.take(eve);
+    let request = world.request();
+    let open = Open { request, room: "lobby".into(), last, mode: Mode::Watch };
+    world.ask(eve, Request::Open(open));
+    let lines = |said: Vec<String>| -> Vec<String> {
+        said.into_iter()
+            .map(|line| line.split_once(' ').unwrap().1.replace(", not complete", ""))
+            .collect()
+    };
+    [lines(while_read), lines(world.heard(eve))]
+}
+
+#[test]
+fn what_happens_while_a_room_is_read_is_among_its_last_lines_and_not_told_after_them() {
+    let [bob, eve] = opened_while(5, |world, ann| {
+        world.say(ann, room("lobby"), 11, "meanwhile");
+        world.say(ann, room("tea"), 12, "elsewhere");
+    });
+    assert_eq!(bob, ["open lobby: zoe: one | zoe: two | zoe: three | ann: meanwhile"]);
+    assert_eq!(bob, eve);
+    let [bob, eve] = opened_while(1, |world, ann| {
+        world.say(ann, room("lobby"), 11, "four");
+        world.say(ann, room("lobby"), 12, "five");
+    });
+    assert_eq!(bob, ["open lobby: ann: five"], "the last one");
+    assert_eq!(bob, eve);
+    // What is older than all that is read belongs to the page before, if there is one.
+    for (last, lines) in
+        [(3, "one | zoe: two | zoe: three"), (4, "late | zoe: one | zoe: two | zoe: three")]
+    {
+        let [bob, eve] = opened_while(last, |world, _| told_of(world, 7, 1, &[(50, 7, "late")]));
+        assert_eq!(bob, [format!("open lobby: zoe: {lines}")]);
+        assert_eq!(bob, eve);
+    }
+    let [bob, eve] = opened_while(5, |world, _| told_of(world, 7, 1, &[(150, 3, "three")]));
+    assert_eq!(bob, ["open lobby: zoe: one | zoe: three | zoe: two"], "it has moved");
+    assert_eq!(bob, eve);
 }
 
 #[test]
