@@ -97,6 +97,42 @@ fn what_is_nearly_even_is_left_alone() {
 }
 
 #[test]
+fn a_quarter_above_the_mean_is_nearly_even_and_one_more_is_not() {
+    let mut servers = Servers::with(&[50, 30]);
+    servers.pass(60);
+    assert_eq!(servers.counts(), [50, 30]);
+    let mut servers = Servers::with(&[51, 30]);
+    servers.pass(60);
+    assert_eq!(servers.counts(), [41, 40]);
+}
+
+#[test]
+fn the_first_are_asked_after_ten_seconds_and_the_next_a_second_later() {
+    let mut balance = Balance::default();
+    let load = |clients| Load { clients, state: READY };
+    balance.heard(LinkId(2), load(0));
+    let mut asks = |ms: u64| {
+        let now = Time::from_micros(ms * 1000);
+        balance.look(now, load(60), &[(LinkId(2), LinkState::Up)]) != Step::Rest
+    };
+    let looks = [0, 9_999, 10_000, 10_999, 11_000, 11_999, 12_000];
+    assert_eq!(
+        looks.map(|ms| (ms, asks(ms))),
+        looks.map(|ms| (ms, ms >= 10_000 && ms % 1000 == 0))
+    );
+}
+
+#[test]
+#[should_panic(expected = "remembered within a bound")]
+fn more_who_were_asked_than_may_be_remembered_break_a_rule() {
+    let mut balance = Balance::default();
+    for n in 0..=ASKED_MAX as u128 {
+        balance.asked.insert(AccountId::new(n), Time::from_micros(1));
+    }
+    balance.assert_invariants();
+}
+
+#[test]
 fn whatever_the_counts_all_are_near_the_mean_in_the_end_and_none_went_far_above_it() {
     let mut rng = Rng::new(7);
     for _ in 0..300 {

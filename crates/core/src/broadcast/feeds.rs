@@ -109,7 +109,6 @@ impl Feeding {
     /// gone has no business here and stays, to be found.
     pub(super) fn forget_feeds(&mut self, links: &BTreeMap<LinkId, Link>) {
         self.feeds.retain(|feed| !links.contains_key(&feed.link));
-        self.duplicates.retain(|link, _| !links.contains_key(link));
     }
 
     fn forget(&mut self, link: LinkId) {

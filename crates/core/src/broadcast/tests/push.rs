@@ -292,8 +292,10 @@ fn what_waited_is_held_against_the_chain_it_came_with() {
 fn events_of_this_run_that_it_never_made_show_a_clone() {
     let clone = |frame: Frame| {
         let mut world = World::linked(&config(2));
-        world.frame(2, frame);
+        world.frame(2, frame.clone());
         assert_eq!(world.turn(), ["log Error: FORK"]);
+        world.frame(2, frame);
+        assert_eq!(world.turn(), NOTHING, "told once");
         world.broadcast.runs_twice()
     };
     assert!(clone(events(1, 1, 1, 1)));

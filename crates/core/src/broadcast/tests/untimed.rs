@@ -160,7 +160,9 @@ fn who_brought_what_is_here_tells_no_states_apart() {
         world
     };
     for restarts in [Restarts::Maybe, Restarts::Never] {
-        assert_eq!(forgotten(&by(2, 3), restarts), forgotten(&by(3, 2), restarts));
+        let known = forgotten(&by(2, 3), restarts);
+        assert_eq!(known, forgotten(&by(3, 2), restarts));
+        assert!(known.links.values().all(|link| link.has.iter().next().is_none()), "it is here");
     }
     let mut claimed = by(2, 3);
     take(&mut claimed, &[(3, have(&[(4, 2)]))]);
@@ -178,6 +180,14 @@ fn what_was_counted_is_written_for_those_that_start_again() {
         world.broadcast.saving().map_or(0, |(_, batch)| batch.disks.len())
     };
     assert_eq!([written(Restarts::Maybe), written(Restarts::Never)], [2, 0]);
+    let being_written = |restarts: Restarts| {
+        let mut world = flooded();
+        take(&mut world, &[(2, events(2, 1, 1, 0)), (2, have(&[(2, 1)])), (3, have(&[(2, 1)]))]);
+        world.say();
+        world.turn();
+        forgotten(&world, restarts).saving().map_or(0, |(_, batch)| batch.disks.len())
+    };
+    assert_eq!([being_written(Restarts::Maybe), being_written(Restarts::Never)], [2, 0]);
 }
 
 #[test]

@@ -2,14 +2,16 @@
 //! themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::world::{World, room, world_of};
+use super::world::{WALL_MS, World, room, world_of};
 use crate::config::Limits;
 use crate::frame::{Frame, Load, Ping};
-use crate::id::{ClusterId, LinkId, Log, SessionId};
+use crate::id::{ClusterId, LinkId, Log, Mid, SessionId};
 use crate::io::Input;
 use crate::session::{History, Item, Plain, Request, ServerState, Welcome};
 use crate::store::Loaded;
+use crate::time::Time;
 use crate::token::{Token, TokenKey};
 
 /// The others and their clients.
@@ -83,6 +85,18 @@ fn those_who_wait_for_nothing_go_to_the_emptiest_server_until_it_is_even() {
 }
 
 #[test]
+fn whoever_is_to_say_something_again_is_left_alone_until_he_must_have_given_it_up() {
+    let (mut world, guests) = with_clients(1);
+    live(&mut world, 300, &mut Others::from([(2, 1), (3, 1)]));
+    let (id, settled) = (guests[0].0, world.replica.config.timing.settled);
+    let until = world.now.time + Duration::from_secs(1);
+    world.replica.sessions.all.get_mut(&id).unwrap().awaited = Some((Mid::at(WALL_MS, 1), until));
+    let movable = |at: Time| world.replica.sessions.movable(at, settled, |_| false, 1).len();
+    assert_eq!(movable(Time::from_micros(until.as_micros() - 1)), 0);
+    assert_eq!(movable(until), 1);
+}
+
+#[test]
 fn whoever_comes_back_after_he_was_asked_is_left_alone_for_an_hour() {
     let (mut world, guests) = with_clients(13);
     let mut others = Others::from([(2, 0), (3, 0)]);
@@ -102,7 +116,7 @@ fn whoever_comes_back_after_he_was_asked_is_left_alone_for_an_hour() {
 #[test]
 fn nobody_is_asked_where_the_operator_wants_none_to_be() {
     let (mut world, _) = with_clients(30);
-    std::sync::Arc::make_mut(&mut world.replica.config).timing.settled = std::time::Duration::ZERO;
+    std::sync::Arc::make_mut(&mut world.replica.config).timing.settled = Duration::ZERO;
     assert_eq!(live(&mut world, 300, &mut Others::from([(2, 0), (3, 0)])), []);
 }
 

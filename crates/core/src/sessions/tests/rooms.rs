@@ -338,6 +338,7 @@ fn a_kick_on_its_way_to_the_disk_is_not_over_when_an_older_one_is_there() {
     assert!(told.iter().any(|told| told.ends_with(why)), "{told:?}");
     world.persist_all();
     assert!(!world.heard(ann).iter().any(|told| told == "eve: but"));
+    assert!(world.replica.sessions.kicking.is_empty(), "what is written is on its way no more");
 }
 
 #[test]

@@ -123,6 +123,15 @@ fn the_hash_of_a_line_tells_its_place_its_message_and_its_content_apart() {
 }
 
 #[test]
+fn an_event_of_a_kind_that_only_newer_servers_know_is_kept_as_it_came() {
+    let mut disk = Disk::default();
+    let newer = Event { kind: 60_000, body: b"of a newer server".to_vec(), ..floor(1, 20, 0) };
+    assert_eq!(newer.body(), None);
+    disk.append(&[(log(1), newer.clone())]);
+    assert_eq!(*disk.logs[&log(1)][0].event, newer);
+}
+
+#[test]
 fn of_one_message_sixteen_keys_are_remembered_the_smallest() {
     let mut disk = Disk::default();
     for n in 0..20 {
