@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use chatty_core::client::{Attached, Failure, MessageState, Ticket};
 use chatty_core::event::{Body, Event};
 use chatty_core::id::{AccountId, RoomId};
-use chatty_core::session::{Code, Line, Page};
+use chatty_core::session::{Line, Page};
 use chatty_core::time::{Key, Time};
 
 use crate::history::{self, Did, History, Op, Shown, What};
@@ -60,10 +60,8 @@ pub(crate) fn answered(state: &MessageState) -> Did {
 pub(crate) fn failed(ticket: Ticket, failure: &Failure) -> Did {
     let (ticket, why) = (ticket.0, failure.to_string());
     match failure {
-        // Of a message that is said again this is no proof: the first saying may be on the way.
-        Failure::Refused(Code::Kicked, _) => Did::Doubted { ticket, why },
         Failure::Refused(..) => Did::Refused { ticket, why },
-        Failure::TimedOut | Failure::Ended => Did::Doubted { ticket, why },
+        Failure::Unsure(..) | Failure::TimedOut | Failure::Ended => Did::Doubted { ticket, why },
     }
 }
 

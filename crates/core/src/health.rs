@@ -114,15 +114,19 @@ impl Health {
         };
     }
 
-    /// The kernel says that nothing listens at the other end: ping at once, and wait shortly. A
-    /// forged hint costs that and nothing more.
+    /// The kernel says that nothing listens at the other end: ping at once, and wait shortly, but for
+    /// two round trips; how long these are is not known before the first answer. A forged hint costs
+    /// that and nothing more.
     pub fn hint(&mut self, now: Now, link: LinkId) {
-        let timeout = self.timing.probe_timeout;
+        let (timeout, unknown) = (self.timing.probe_timeout, self.timing.suspect_after);
         if let Some(pulse) = self.links.get_mut(&link)
             && pulse.probe_until.is_none()
         {
-            let round_trips = Duration::from_micros(pulse.rtt_micros.saturating_mul(2));
-            pulse.probe_until = Some(now.time + timeout.max(round_trips));
+            let wait = match pulse.rtt_micros {
+                0 => unknown,
+                rtt => timeout.max(Duration::from_micros(rtt.saturating_mul(2))),
+            };
+            pulse.probe_until = Some(now.time + wait);
             pulse.ping_at = now.time;
         }
     }
@@ -208,6 +212,13 @@ mod tests {
         health
     }
 
+    /// As [`linked`], and a ping was answered within a millisecond.
+    fn near() -> Health {
+        let mut health = linked();
+        health.pong(ms(1), LINK, Ping { sent_micros: 0, clock_ms: 1 });
+        health
+    }
+
     /// Lets the loop turn every 100 ms, as it does when it lives.
     fn turn(health: &mut Health, from: u64, to: u64) -> Vec<(u64, Care)> {
         let mut seen = Vec::new();
@@ -252,9 +263,15 @@ mod tests {
 
     #[test]
     fn a_hint_that_nothing_disproves_closes_the_link() {
-        let mut health = linked();
+        let mut health = near();
         health.hint(ms(100), LINK);
         assert_eq!(turn(&mut health, 100, 400), [(400, Care::Close(LINK))]);
+        // It may be far: nothing has come back from it yet.
+        let mut health = linked();
+        health.hint(ms(100), LINK);
+        let seen = turn(&mut health, 100, 2100);
+        assert_eq!(seen.last(), Some(&(2100, Care::Close(LINK))));
+        assert_eq!(seen.len(), 2, "suspected before: {seen:?}");
     }
 
     #[test]
@@ -285,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_probe_is_due_when_it_is_told() {
-        let mut health = linked();
+        let mut health = near();
         health.hint(ms(100), LINK);
         health.due(ms(100));
         health.hint(ms(300), LINK);
@@ -326,7 +343,7 @@ mod tests {
             health.tick(ms(t));
         }
         assert!(health.due(ms(2000)).contains(&Care::Suspect(LINK)));
-        let mut health = linked();
+        let mut health = near();
         health.hint(ms(0), LINK);
         health.tick(ms(1001));
         assert_eq!(health.due(ms(1001)), [Care::Ping(LINK)], "a probe waits as well");

@@ -330,6 +330,11 @@ impl Replica {
         self.on_link_down(now, link);
     }
 
+    /// How long a link takes there and back; zero if that is not known yet.
+    pub fn round_trip(&self, link: LinkId) -> std::time::Duration {
+        std::time::Duration::from_micros(self.health.link(link).1)
+    }
+
     fn tell_health(&mut self, now: Now, link: LinkId) {
         let (state, rtt) = self.health.link(link);
         let suspect = state != crate::session::LinkState::Up;

@@ -1,11 +1,11 @@
 //! What one client of a round writes down of all that it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use chatty_client::view::What as Happened;
-use chatty_client::{Code, Event, Failure, Happening, Level, Message, MessageState, Ticket};
+use chatty_client::{Event, Failure, Happening, Level, Message, MessageState, Ticket};
 use chatty_core::id::{AccountId, RoomId};
 use chatty_core::session::Page;
 use chatty_core::time::{Key, Time};
@@ -20,9 +20,6 @@ pub struct Pen {
     /// Messages without any answer, and those not known to be replicated.
     unanswered: BTreeSet<Ticket>,
     unsettled: BTreeSet<Ticket>,
-    /// How often it had lost its server when it said each of them.
-    said: BTreeMap<Ticket, usize>,
-    lost: usize,
 }
 
 /// What a client acts upon.
@@ -43,7 +40,7 @@ impl Pen {
     pub fn new(recorder: Arc<Recorder>, name: &str) -> Self {
         let session = recorder.session(name);
         let (unanswered, unsettled) = Default::default();
-        Self { recorder, session, unanswered, unsettled, said: BTreeMap::new(), lost: 0 }
+        Self { recorder, session, unanswered, unsettled }
     }
 
     /// Which session it writes for.
@@ -87,7 +84,6 @@ impl Pen {
         self.recorder.note_at(at, What::Client(self.session, sent));
         self.unanswered.insert(ticket);
         self.unsettled.insert(ticket);
-        self.said.insert(ticket, self.lost);
         self.tell_unsettled();
     }
 
@@ -105,10 +101,7 @@ impl Pen {
                 let stale = attached.stale.iter().map(|(origin, _)| *origin).collect();
                 self.did(Did::Attached { account: attached.account, server, stale });
             }
-            Event::Lost { .. } => {
-                self.lost += 1;
-                self.did(Did::Lost);
-            }
+            Event::Lost { .. } => self.did(Did::Lost),
             Event::Message(message) | Event::Direct(message) => {
                 let (room, late) = (message.room_id, message.late);
                 self.did(Did::Saw { room, line: shown(&message), late });
@@ -147,8 +140,12 @@ impl Pen {
     fn on_failed(&mut self, ticket: Ticket, failure: &Failure) -> Heard {
         self.unanswered.remove(&ticket);
         self.unsettled.remove(&ticket);
-        let is_repeated = self.said.remove(&ticket).is_some_and(|before| before < self.lost);
-        self.did(refused_or_doubted(ticket, failure, is_repeated));
+        let (number, why) = (ticket.0, failure.to_string());
+        self.did(if failure.is_certain() {
+            Did::Refused { ticket: number, why }
+        } else {
+            Did::Doubted { ticket: number, why }
+        });
         self.tell_unsettled();
         Heard::Settled(ticket)
     }
@@ -176,19 +173,6 @@ impl Pen {
     }
 }
 
-/// What a failure says of a message. That somebody is out of a room, or that nobody goes by a name, is
-/// no proof of one that was said to another server before: this one may not know yet what that took.
-fn refused_or_doubted(ticket: Ticket, failure: &Failure, is_repeated: bool) -> Did {
-    let (ticket, why) = (ticket.0, failure.to_string());
-    match failure {
-        Failure::Refused(Code::Kicked | Code::Unknown, _) if is_repeated => {
-            Did::Doubted { ticket, why }
-        }
-        Failure::Refused(..) => Did::Refused { ticket, why },
-        Failure::TimedOut | Failure::Ended => Did::Doubted { ticket, why },
-    }
-}
-
 fn shown(message: &Message) -> Shown {
     // Hashed with fixed keys: the same in every process.
     let mut hash = DefaultHasher::new();
@@ -201,20 +185,4 @@ pub fn shown_on(page: &Page) -> Vec<Shown> {
     let nobody = AccountId::default();
     let messages = page.lines.iter().filter_map(|line| Message::of(line, false, None, nobody));
     messages.map(|message| shown(&message)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_proves_nothing_of_what_another_server_may_have_taken() {
-        let kicked = Failure::Refused(Code::Kicked, "out".into());
-        let of = |failure, repeated| refused_or_doubted(Ticket(1), failure, repeated);
-        assert!(matches!(of(&kicked, false), Did::Refused { .. }));
-        assert!(matches!(of(&kicked, true), Did::Doubted { .. }));
-        let long = Failure::Refused(Code::Invalid, "too long".into());
-        assert!(matches!(of(&long, true), Did::Refused { .. }));
-        assert!(matches!(of(&Failure::TimedOut, false), Did::Doubted { .. }));
-    }
 }

@@ -212,6 +212,10 @@ impl Talker {
         self.reading = None;
         // A page that did not come in time says nothing.
         if let Some(Reading { room, asked, page: Ok(page) }) = reading {
+            // Where it was read, and that something is stale there, was told before it.
+            while let Some(event) = self.events.next_ready() {
+                self.pen.hears(event);
+            }
             self.pen.read(room, asked, None, &page);
         }
     }

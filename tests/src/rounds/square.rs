@@ -307,6 +307,11 @@ impl Regular {
                 let asked = self.pen.now();
                 // A page that did not come in time says nothing.
                 let Ok(page) = self.chat.page(of.clone(), before, PAGE_LINES).await else { break };
+                // Where it was read, and that something is stale there, was told before it.
+                while let Some(event) = self.events.next_ready() {
+                    let heard = self.pen.hears(event);
+                    self.on_heard(&heard);
+                }
                 self.pen.read(room, asked, before, &page);
                 before = page.lines.first().map(|line| line.key());
                 if !page.more {

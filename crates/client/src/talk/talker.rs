@@ -608,7 +608,8 @@ impl Talker {
             .map_or(String::new(), |echo| format!(" (\"{}\")", beginning(&echo.text)));
         self.shows.push_back(Show::Mark(own, Mark::Refused));
         let why = safe::one_line(&failure.to_string());
-        self.line(alarm(format!("not said: {why}{text}")));
+        let not = if failure.is_certain() { "not said" } else { "perhaps not said" };
+        self.line(alarm(format!("{not}: {why}{text}")));
     }
 }
 

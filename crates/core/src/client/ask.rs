@@ -121,6 +121,21 @@ impl Ask {
             Self::Mark { shown } => Request::Mark(Mark { request, shown }),
         }
     }
+
+    /// Whether it does more than tell.
+    const fn changes_something(&self) -> bool {
+        match self {
+            Self::Open { mode, .. } => matches!(mode, Mode::Join),
+            Self::Close { mode, .. } => matches!(mode, CloseMode::Leave),
+            Self::Topic { text, .. } => text.is_some(),
+            Self::Kick { .. }
+            | Self::Role { .. }
+            | Self::Keep { .. }
+            | Self::Nick { .. }
+            | Self::Mark { .. } => true,
+            Self::History { .. } | Self::Rooms | Self::Who { .. } | Self::Status => false,
+        }
+    }
 }
 
 /// An answer.
@@ -171,6 +186,8 @@ struct Asked {
     ask: Ask,
     deadline: Time,
     stage: Stage,
+    /// Whether a server may have done it without saying so.
+    doubtful: bool,
     /// What came so far of an answer in parts.
     parts: Option<Answer>,
 }
@@ -206,8 +223,9 @@ impl Asks {
 
     fn insert(&mut self, request: RequestId, ticket: Option<Ticket>, ask: Ask, deadline: Time) {
         self.waiting += 1;
-        self.open
-            .insert(request, Asked { ticket, ask, deadline, stage: Stage::Unsent, parts: None });
+        let stage = Stage::Unsent;
+        let asked = Asked { ticket, ask, deadline, stage, doubtful: false, parts: None };
+        self.open.insert(request, asked);
     }
 
     /// What may be sent now, oldest first.
@@ -267,6 +285,11 @@ impl Asks {
         }
     }
 
+    /// Whether an earlier server may have done it without saying so.
+    pub(super) fn is_doubtful(&self, request: RequestId) -> bool {
+        self.open.get(&request).is_some_and(|asked| asked.doubtful)
+    }
+
     /// Takes out an ask that was answered: whose it was, and what.
     pub(super) fn answered(&mut self, request: RequestId) -> Option<(Ticket, Ask)> {
         let asked = self.remove(request)?;
@@ -298,6 +321,7 @@ impl Asks {
     /// The connection is lost: everything goes again.
     pub(super) fn lost(&mut self) {
         for asked in self.open.values_mut() {
+            asked.doubtful |= asked.stage == Stage::Asked && asked.ask.changes_something();
             asked.stage = Stage::Unsent;
             asked.parts = None;
         }

@@ -238,6 +238,9 @@ pub struct MessageState {
 pub enum Failure {
     /// Refused: it definitely did not happen.
     Refused(Code, String),
+    /// Refused by a server that may not know yet what an earlier one took of it before that was left
+    /// or lost without an answer: it may have happened.
+    Unsure(Code, String),
     /// No answer in time: it may have happened.
     TimedOut,
     /// The client has ended before the answer came: it may have happened.
@@ -248,6 +251,9 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(_, reason) => f.write_str(reason),
+            Self::Unsure(_, reason) => {
+                write!(f, "{reason} (the server before this one may have taken it all the same)")
+            }
             Self::TimedOut => f.write_str("no server answered in time"),
             Self::Ended => f.write_str("the session ended before the answer came"),
         }
@@ -255,3 +261,17 @@ impl std::fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl Failure {
+    /// What a refusal says of something that an earlier server may have taken, or of which that is
+    /// out of the question.
+    pub(super) const fn refused(code: Code, reason: String, doubtful: bool) -> Self {
+        if doubtful { Self::Unsure(code, reason) } else { Self::Refused(code, reason) }
+    }
+
+    /// Whether it is certain that it did not happen.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        matches!(self, Self::Refused(..))
+    }
+}

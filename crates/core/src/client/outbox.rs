@@ -436,16 +436,17 @@ impl Outbox {
         mid.is_some_and(|mid| mid.unix_ms().saturating_add(PAST_MS) < clock_ms)
     }
 
-    /// Refused for good: whose message it was. One that an earlier server stored has happened, and
-    /// its program was told so: that refusal concerns the repetition alone.
-    pub(super) fn refused(&mut self, request: RequestId) -> Option<Ticket> {
+    /// Refused for good: whose message it was, and whether an earlier server may have taken it. One
+    /// that an earlier server stored has happened, and its program was told so: that refusal concerns
+    /// the repetition alone.
+    pub(super) fn refused(&mut self, request: RequestId) -> Option<(Ticket, bool)> {
         let mid = self.asked.remove(&request)?;
         let kept = self.take_out(mid)?;
         if kept.reached.is_some() {
             return None;
         }
         self.unanswered -= 1;
-        Some(kept.ticket)
+        Some((kept.ticket, kept.doubtful))
     }
 
     /// The connection is lost: everything not replicated goes again.
@@ -554,7 +555,7 @@ mod tests {
         assert_eq!(outbox.sent(&sent(1, 1, Level::Stored)), None, "answered once");
         assert_eq!(outbox.replicated(mid(1), 3).map(|s| s.ticket), Some(Ticket(1)));
         assert_eq!(counts(&outbox), (2, 2));
-        assert_eq!(outbox.refused(RequestId(2)), Some(Ticket(2)));
+        assert_eq!(outbox.refused(RequestId(2)), Some((Ticket(2), false)));
         assert_eq!(counts(&outbox), (1, 1));
         assert_eq!(outbox.drain(), [Ticket(3)]);
         assert_eq!(counts(&outbox), (0, 0));

@@ -397,27 +397,32 @@ impl Client {
     }
 
     fn on_refused_for_good(&mut self, refused: Refused) {
-        let failure = Failure::Refused(refused.code, refused.reason);
-        if refused.request == RequestId(0) {
-            self.emit(ClientEvent::Notice(failure.to_string()));
-        } else if self.outbox.expects(refused.request) {
-            if let Some(ticket) = self.outbox.refused(refused.request) {
+        let Refused { request, code, reason, .. } = refused;
+        if request == RequestId(0) {
+            self.emit(ClientEvent::Notice(reason));
+        } else if self.outbox.expects(request) {
+            if let Some((ticket, doubtful)) = self.outbox.refused(request) {
+                let failure = Failure::refused(code, reason, doubtful);
                 self.emit(ClientEvent::Failed { ticket, failure });
             }
-        } else if self.rereads.expects(refused.request) {
-            let what = self.rereads.give_up(refused.request);
+        } else if self.rereads.expects(request) {
+            let what = self.rereads.give_up(request);
             self.emit(ClientEvent::Notice(format!(
-                "some lines of {what} could not be read again: {failure}"
+                "some lines of {what} could not be read again: {reason}"
             )));
             self.thaw();
         } else {
-            match self.asks.taken(refused.request) {
-                Some((Some(ticket), _)) => self.emit(ClientEvent::Failed { ticket, failure }),
+            let doubtful = self.asks.is_doubtful(request);
+            match self.asks.taken(request) {
+                Some((Some(ticket), _)) => {
+                    let failure = Failure::refused(code, reason, doubtful);
+                    self.emit(ClientEvent::Failed { ticket, failure });
+                }
                 // This client's own try to open a room again after a fail-over.
                 Some((None, Ask::Open { room, .. })) => self.on_room_closed(RoomClosed {
                     room: RoomId::public(&room),
                     name: room,
-                    why: ClosedWhy::Kicked { by: String::new(), reason: failure.to_string() },
+                    why: ClosedWhy::Kicked { by: String::new(), reason },
                 }),
                 _ => {}
             }

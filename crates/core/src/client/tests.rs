@@ -9,7 +9,7 @@ use crate::id::{ClusterId, Log, Mid, Origin};
 use crate::session::{
     ClosedWhy, Code, Direct, Gap, History, Level, Line, Mode, Moved, Moving, OpenedRoom, Page,
     Pong, Refused, Replicated, RoomClosed, RoomInfo, RoomList, RoomOpened, Send, Sent, Shown,
-    Target, TokenBytes,
+    Target, TokenBytes, Topic,
 };
 use crate::time::{Hlc, Key};
 
@@ -607,7 +607,7 @@ fn a_message_below_its_rooms_floor_is_refused_for_good() {
     client.handle(at(5), Input::Item(conn, Item::Refused(refused)));
     let outputs = drain(&mut client);
     let told = |output: &Output| {
-        matches!(output, Output::Emit(ClientEvent::Failed { failure: Failure::Refused(..), .. }))
+        matches!(output, Output::Emit(ClientEvent::Failed { failure: Failure::Unsure(..), .. }))
     };
     assert!(outputs.iter().any(told), "{outputs:?}");
     let done = vec![Note::Done { nth: 1 }];
@@ -1003,6 +1003,35 @@ fn a_refusal_is_told_or_left_for_another_server_by_its_code() {
     for code in [Busy, BadMid, NotReady] {
         assert_eq!(refused_with(code, only()), (None, true), "{code:?}: later");
     }
+}
+
+#[test]
+fn a_refusal_of_what_an_earlier_server_may_have_taken_is_told_as_unsure() {
+    let (mut client, conn) = attached();
+    say(&mut client, 5, "one");
+    let topic =
+        |text: Option<&str>| Ask::Topic { room: "lobby".into(), text: text.map(Into::into) };
+    ask(&mut client, 2, 6, topic(Some("tea")));
+    ask(&mut client, 2, 7, topic(None));
+    assert_eq!(requests(&mut client).len(), 3);
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    say(&mut client, 8, "two");
+    for request in requests(&mut client) {
+        let (Request::Send(Send { request, .. }) | Request::Topic(Topic { request, .. })) = request
+        else {
+            continue;
+        };
+        client.handle(at(105), Input::Item(conn, refuse(request, Code::Kicked)));
+    }
+    let mut failed: Vec<(u64, bool)> = events(&mut client)
+        .into_iter()
+        .filter_map(|event| match event {
+            ClientEvent::Failed { ticket, failure } => Some((ticket.0, failure.is_certain())),
+            _ => None,
+        })
+        .collect();
+    failed.sort_unstable();
+    assert_eq!(failed, [(5, false), (6, false), (7, true), (8, true)]);
 }
 
 #[test]

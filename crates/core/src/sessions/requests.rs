@@ -17,7 +17,7 @@ use crate::session::{
     self, Close, CloseMode, Code, History, Item, Line, LinkState, Mode, Open, PAGE_LINES_MAX, Page,
     Plain, Pong, ROOMS_OPEN_MAX, Request, RoomOpened, Target, TopicIs, check_nick, check_room,
 };
-use crate::store::{Query, Rows};
+use crate::store::{Query, Rows, is_kept};
 use crate::time::{Hlc, Key, Now};
 use crate::vector::Vector;
 
@@ -26,6 +26,9 @@ const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// A disk that has been writing for so long is behind: what came meanwhile is not shown yet.
 const SAVED_WITHIN: Duration = Duration::from_secs(1);
+
+/// A link that takes so long there and back is behind: what the other end holds is not known here.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a session reads the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -314,16 +317,18 @@ impl Replica {
         rows: (Vec<Line>, bool),
     ) {
         let room = RoomId::public(&open.room);
-        let Some(recent) = self.sessions.recent.from(place) else {
+        let limit = open.last.min(PAGE_LINES_MAX) as usize;
+        let recent = self.sessions.recent.from(place);
+        let in_room = recent.map(|recent| recent.filter(|kept| kept.line.event.room == room));
+        let Some(mut lines) = in_room.and_then(|recent| with_recent(rows, recent, limit)) else {
             // More happened while the disk was read than is kept: read it again.
             if let Some(session) = self.sessions.all.get_mut(&id) {
                 session.go_on_with(Request::Open(Open { mode: Mode::Watch, ..open.clone() }));
             }
             return;
         };
-        let (lines, more) = rows;
-        let since_read = recent.filter(|kept| kept.line.event.room == room);
-        let lines = with_recent(lines, more, since_read, open.last.min(PAGE_LINES_MAX) as usize);
+        let floor = self.rooms.floor_ms(room);
+        lines.retain(|line| is_kept(&line.event, floor));
         // While the disk was read he may have been put out.
         if let Err((code, why)) = self.check_inside(id, room, &open.room) {
             return self.answer(id, refusal(open.request, code, why));
@@ -586,10 +591,13 @@ impl Replica {
     }
 
     /// Whether what is shown here is all that any server had on its disk some seconds ago: all are
-    /// linked, live and have said what they hold, and no more is missing than what this disk is
-    /// about to have written.
+    /// linked, live and have said what they hold, what they say comes soon (it goes the way of their
+    /// answers to pings), and no more is missing than what this disk is about to have written.
     fn is_complete(&self, now: Now) -> bool {
-        let is_up = |link: &LinkId| self.health.link(*link).0 == LinkState::Up;
+        let is_up = |link: &LinkId| {
+            let (state, _) = self.health.link(*link);
+            state == LinkState::Up && self.round_trip(*link) < TOLD_WITHIN
+        };
         let since = self.broadcast.saving_since();
         self.hears_all()
             && self.links.keys().all(is_up)
@@ -664,30 +672,33 @@ fn newest_lines(mut lines: Vec<Line>) -> (Vec<Line>, bool) {
     (lines, cut > 0)
 }
 
-/// The last `limit` lines of a room as a read would find them now: those of a read a moment ago,
-/// and what was shown since. Of a room that has `more` before them, what is older than all of them
-/// is left to the page before.
+/// The last `limit` messages of a room as a read would find them now: those of a read a moment ago,
+/// and what was shown since. Of a room that has more before them, what is older than all of them is
+/// left to the page before; `None` if that makes them fewer than there are.
 fn with_recent<'a>(
-    mut lines: Vec<Line>,
-    more: bool,
+    (mut lines, more): (Vec<Line>, bool),
     since: impl Iterator<Item = &'a Kept>,
     limit: usize,
-) -> Vec<Line> {
+) -> Option<Vec<Line>> {
     let oldest = if more { lines.first().map(Line::key) } else { None };
-    for kept in since {
+    let mut has_left = false;
+    for kept in since.filter(|kept| kept.line.identity().is_some()) {
         if let Some(from) = kept.from {
             lines.retain(|line| line.key() != from);
         }
         let key = kept.line.key();
-        if oldest.is_none_or(|oldest| oldest < key)
-            && let Err(place) = lines.binary_search_by_key(&key, Line::key)
-        {
+        if oldest.is_some_and(|oldest| key < oldest) {
+            has_left |= kept.from.is_some();
+        } else if let Err(place) = lines.binary_search_by_key(&key, Line::key) {
             lines.insert(place, kept.line.clone());
         }
     }
+    if has_left && lines.len() < limit {
+        return None;
+    }
     let over = lines.len().saturating_sub(limit);
     lines.drain(..over);
-    lines
+    Some(lines)
 }
 
 /// Requests that need not wait for the session's own writes: they read no shared state.

@@ -407,7 +407,8 @@ impl Driver {
         }
         let Some((old, rival)) = self.links.rival(peer) else { return self.link(ready) };
         let (now, run) = (self.clock.now().time, rival.origin);
-        match self.contests.begin(now, run, ready) {
+        let round_trip = self.replica.round_trip(old);
+        match self.contests.begin(now, (run, round_trip), ready) {
             Ok(()) => self.handle(Input::Hint(old)),
             Err(ready) => {
                 let why = "another run of this disk came before, and is being looked at";

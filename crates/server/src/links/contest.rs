@@ -13,9 +13,13 @@ use chatty_core::time::Time;
 
 use super::{Links, Ready};
 
-/// An old run that is silent for so long is over. The replica's own probe mostly finds it out
-/// before; frames of a dead run that were still on their way can hold that up.
+/// An old run that is silent for so long, and for so many round trips, is over. The replica's own
+/// probe mostly finds it out before; frames of a dead run that were still on their way can hold that
+/// up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+const ROUND_TRIPS: u32 = 4;
+/// The same while its round trip is not known: it was linked just now.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Newcomers that wait for the old run of their disk to answer or to end: one a slot.
 #[derive(Default)]
@@ -30,21 +34,21 @@ struct Contest {
 }
 
 impl Contests {
-    /// A newcomer waits.
+    /// A newcomer waits for the old run, to which a round trip takes so long (zero if unknown).
     ///
     /// # Errors
     /// Gives it back: another one waits already.
     pub(crate) fn begin(
         &mut self,
         now: Time,
-        old: Origin,
+        (old, round_trip): (Origin, Duration),
         newcomer: Ready,
     ) -> Result<(), Box<Ready>> {
         let slot = newcomer.peer.slot.clone();
         if self.0.contains_key(&slot) {
             return Err(Box::new(newcomer));
         }
-        let until = Instant::now() + ANSWER_LIMIT;
+        let until = Instant::now() + answer_limit(round_trip);
         self.0.insert(slot, Contest { old, asked: now, until, newcomer });
         Ok(())
     }
@@ -78,6 +82,14 @@ impl Contest {
     }
 }
 
+/// How long an old run has to answer, to which a round trip takes so long.
+fn answer_limit(round_trip: Duration) -> Duration {
+    match round_trip {
+        Duration::ZERO => UNKNOWN_LIMIT,
+        known => ANSWER_LIMIT.max(known.saturating_mul(ROUND_TRIPS)),
+    }
+}
+
 /// What both sides are told of two live runs of one disk.
 pub(crate) fn duplicate(linked: &Peer, newcomer: &Peer) -> String {
     format!(
@@ -86,4 +98,15 @@ pub(crate) fn duplicate(linked: &Peer, newcomer: &Peer) -> String {
          take part, delete its data and give it a slot and a certificate of its own.",
         linked.server, linked.slot, linked.origin, newcomer.origin
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_run_has_the_time_of_its_way_before_it_is_over() {
+        let limit = |ms| answer_limit(Duration::from_millis(ms)).as_millis();
+        assert_eq!([0, 1, 250, 251, 700].map(limit), [4000, 1000, 1000, 1004, 2800]);
+    }
 }

@@ -359,6 +359,16 @@ fn what_happens_while_a_room_is_read_is_among_its_last_lines_and_not_told_after_
     let [bob, eve] = opened_while(5, |world, _| told_of(world, 7, 1, &[(150, 3, "three")]));
     assert_eq!(bob, ["open lobby: zoe: one | zoe: three | zoe: two"], "it has moved");
     assert_eq!(bob, eve);
+    // Out of what is read: it is read again.
+    let [bob, eve] = opened_while(1, |world, _| told_of(world, 7, 1, &[(50, 3, "three")]));
+    assert_eq!(bob, ["open lobby: zoe: two"]);
+    assert_eq!(bob, eve);
+    // What happens besides is no line of a page, and takes no place of one.
+    let [bob, eve] = opened_while(1, |world, ann| {
+        world.open(ann, "lobby", Mode::Join);
+    });
+    assert_eq!(bob, ["open lobby: zoe: three"]);
+    assert_eq!(bob, eve);
 }
 
 #[test]

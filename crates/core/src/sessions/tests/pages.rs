@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::config::Limits;
-use crate::frame::{Frame, Have, Haves};
+use crate::frame::{Frame, Have, Haves, Ping};
 use crate::id::{LinkId, Log, Origin, SessionId};
 use crate::io::Input;
 use crate::session::{History, Item, Mode, Page, Request};
@@ -67,6 +67,24 @@ fn a_page_is_not_called_complete_before_every_link_has_said_what_it_holds() {
     world.give(Input::LinkDown(LinkId(3)));
     world.link(3);
     assert!(is_complete(&mut world, bob));
+}
+
+#[test]
+fn a_page_is_not_called_complete_while_what_a_server_says_comes_late() {
+    let (mut world, _, bob) = linked();
+    let pong = |world: &mut World, ms: u64| {
+        let sent_micros = world.now.time.as_micros() - ms * 1000;
+        let clock_ms = world.now.wall_ms;
+        world.give(Input::Frame(LinkId(2), Frame::Pong(Ping { sent_micros, clock_ms })));
+    };
+    world.now.time = world.now.time + std::time::Duration::from_secs(3);
+    OTHERS.into_iter().for_each(|n| lives(&mut world, n));
+    pong(&mut world, 999);
+    assert!(is_complete(&mut world, bob));
+    for _ in 0..60 {
+        pong(&mut world, 1001);
+    }
+    assert!(!is_complete(&mut world, bob), "it may hold more, and has said so a second ago");
 }
 
 #[test]
