@@ -36,7 +36,7 @@ const PACKETS_AN_ACK: u32 = 10;
 /// packets take 60 to 140 ms by turns nearly every burst counted as lost, and the window stayed at its
 /// least, two packets a round trip, until a server was thousands of events behind.
 const REORDERED_PACKETS: u32 = 128;
-const REORDERED_ROUND_TRIPS: f32 = 1.5;
+const REORDERED_ROUND_TRIPS: f32 = 2.0;
 /// A client opens one stream, of two directions.
 const CLIENT_STREAMS: u32 = 1;
 /// A client may send so much before we read it: 5 Mbit/s at 100 ms.

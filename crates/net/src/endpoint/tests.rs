@@ -1,7 +1,10 @@
+use std::sync::OnceLock;
+
 use bytes::{BufMut, Bytes};
 use chatty_core::frame::Class;
 use chatty_core::id::{ClusterId, ServerId, Slot};
 use quinn::ConnectionError;
+use tokio::net::UdpSocket;
 
 use super::*;
 use crate::frame::{FrameReader, RawFrame};
@@ -603,4 +606,57 @@ async fn both_sides_are_asked_to_acknowledge_less_often() {
         soon(asked(one)).await;
         soon(asked(other)).await;
     }
+}
+
+/// Where packets go, once it is known.
+type Whom = Arc<OnceLock<SocketAddr>>;
+
+/// Passes packets on, a tenth of a second later, and every other one 80 ms after those behind it.
+async fn pass_on(from: Arc<UdpSocket>, to: Arc<UdpSocket>, whom: Whom, sender: Whom) {
+    let mut bytes = vec![0; 2048];
+    for nth in 0_u64.. {
+        let Ok((len, address)) = from.recv_from(&mut bytes).await else { return };
+        sender.get_or_init(|| address);
+        let (to, whom, packet) = (to.clone(), whom.clone(), bytes[..len].to_vec());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100 + nth % 2 * 80)).await;
+            to.send_to(&packet, *whom.get().unwrap()).await
+        });
+    }
+}
+
+/// An address at which a server is reached over a long way.
+async fn far_from(server: SocketAddr) -> SocketAddr {
+    let front = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let here = front.local_addr().unwrap();
+    let (server, dialler) = (Whom::new(server.into()), Whom::default());
+    tokio::spawn(pass_on(front.clone(), back.clone(), server.clone(), dialler.clone()));
+    tokio::spawn(pass_on(back, front, dialler, server));
+    here
+}
+
+#[tokio::test]
+async fn packets_that_overtake_each_other_on_a_long_way_do_not_close_the_window() {
+    let authority = authority(1);
+    let (endpoint, address) = server(&authority, 1);
+    let client = Endpoint::client().unwrap();
+    let pinned = trust(authority.fingerprint());
+    let relay = far_from(address).await;
+    let (dialled, accepted) =
+        tokio::join!(client.dial_server(relay, &pinned, PATIENCE), soon(endpoint.accept()));
+    let Some(Accepted::Client { connection }) = accepted else { panic!("{accepted:?}") };
+    let dialled = dialled.unwrap();
+    let (mut to_server, _from_server) = dialled.open_bi().await.unwrap();
+
+    let (written, read) = tokio::join!(soon(to_server.write_all(&[7; 100_000])), async {
+        let (_to_client, mut from_client) = soon(connection.accept_bi()).await.unwrap();
+        soon(from_client.read_exact(&mut [0; 100_000])).await
+    });
+
+    written.unwrap();
+    read.unwrap();
+    let path = dialled.stats().path;
+    let packets = path.cwnd / u64::from(path.current_mtu);
+    assert!(packets >= 6, "the least are 2, it began with 10: {path:?}");
 }
