@@ -101,9 +101,12 @@ fn after_a_rolling_restart_under_load_the_clients_spread_again_and_nobody_notice
     let load = cluster.person("load").command(&bench).stdout(Stdio::piped()).spawn();
     let load = load.expect("chatty runs");
     let all_here = |counts: &[u64]| counts.iter().sum::<u64>() == CLIENTS;
-    eventually("all are attached, a third to each server", LONG, || {
+    // A third each, but for those whose server took too long to answer the first time.
+    let is_spread =
+        |counts: &[u64]| all_here(counts) && counts.iter().all(|n| n.abs_diff(CLIENTS / 3) <= 8);
+    eventually("all are attached, some third to each server", LONG, || {
         let counts = clients(&cluster);
-        (counts == [CLIENTS / 3; 3]).then_some(()).ok_or_else(|| format!("{counts:?}"))
+        is_spread(&counts).then_some(()).ok_or_else(|| format!("{counts:?}"))
     });
 
     cluster.ok(&["rolling-restart"]);
@@ -111,8 +114,7 @@ fn after_a_rolling_restart_under_load_the_clients_spread_again_and_nobody_notice
     assert!(all_here(&left) && left[2] < CLIENTS / 10, "the last one has none: {left:?}");
     let spread = eventually("they are spread again", LONG, || {
         let counts = clients(&cluster);
-        let near = all_here(&counts) && counts.iter().all(|n| n.abs_diff(CLIENTS / 3) <= 8);
-        near.then_some(counts.clone()).ok_or_else(|| format!("{counts:?}"))
+        is_spread(&counts).then_some(counts.clone()).ok_or_else(|| format!("{counts:?}"))
     });
 
     let done = load.wait_with_output().expect("our child");

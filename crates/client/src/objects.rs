@@ -1,7 +1,7 @@
 //! The JSON objects: what `docs/client.md` documents. Field order is the order written.
 
 use chatty_client::safe::rfc3339;
-use chatty_client::{Happening, Left, Level, Message, MessageState, Target, What};
+use chatty_client::{Failure, Happening, Left, Level, Message, MessageState, Target, What};
 use chatty_core::event::Retention;
 use chatty_core::session::{ClosedWhy, Participant, RoomClosed, RoomInfo};
 use serde::Serialize;
@@ -202,11 +202,14 @@ pub struct RefusedObject<'a> {
     kind: &'static str,
     line: u64,
     reason: &'a str,
+    /// It may have been said all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unsure: bool,
 }
 
 impl<'a> RefusedObject<'a> {
-    pub const fn new(line: u64, reason: &'a str) -> Self {
-        Self { kind: "refused", line, reason }
+    pub const fn new(line: u64, reason: &'a str, unsure: bool) -> Self {
+        Self { kind: "refused", line, reason, unsure }
     }
 }
 
@@ -235,17 +238,21 @@ pub struct LeftObject<'a> {
     state: Option<State>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// It may have been said all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unsure: bool,
 }
 
 impl<'a> LeftObject<'a> {
     pub fn of(left: &'a Left, state: &MessageState) -> Self {
-        let state = Some(State::of(state));
-        Self { kind: "resent", room: place(&left.to), text: &left.text, state, reason: None }
+        let (state, room, text) = (Some(State::of(state)), place(&left.to), &left.text);
+        Self { kind: "resent", room, text, state, reason: None, unsure: false }
     }
 
-    pub fn refused(left: &'a Left, reason: &str) -> Self {
-        let reason = Some(reason.to_owned());
-        Self { kind: "refused", room: place(&left.to), text: &left.text, state: None, reason }
+    pub fn refused(left: &'a Left, failure: &Failure) -> Self {
+        let (reason, unsure) = (Some(failure.to_string()), !failure.is_certain());
+        let (room, text) = (place(&left.to), &left.text);
+        Self { kind: "refused", room, text, state: None, reason, unsure }
     }
 }
 

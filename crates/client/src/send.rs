@@ -83,7 +83,7 @@ impl Leftover {
                     self.refused += 1;
                     let (text, room) = (&left.text, place(&left.to));
                     out::complain(&format!("from last time, to {room}: {failure} ({text:?})"));
-                    out.put_json(&LeftObject::refused(&left, &failure.to_string()))?;
+                    out.put_json(&LeftObject::refused(&left, failure))?;
                 }
                 Ok(true)
             }
@@ -181,10 +181,14 @@ struct Lines {
 }
 
 impl Lines {
-    fn refuse(&mut self, out: Out, line: u64, reason: &str) -> Result<(), Trouble> {
+    fn fail(&mut self, out: Out, line: u64, failure: &Failure) -> Result<(), Trouble> {
+        self.refuse(out, line, &failure.to_string(), !failure.is_certain())
+    }
+
+    fn refuse(&mut self, out: Out, line: u64, reason: &str, unsure: bool) -> Result<(), Trouble> {
         self.refused += 1;
         out::complain(&format!("line {line}: {reason}"));
-        out.put(&RefusedObject::new(line, reason), |_| format!("{line} refused"))
+        out.put(&RefusedObject::new(line, reason, unsure), |_| format!("{line} refused"))
     }
 
     fn on_event(&mut self, out: Out, event: Event) -> Result<(), Trouble> {
@@ -212,7 +216,7 @@ impl Lines {
                 put_receipt(out, line, &state)
             }
             Event::Failed { ticket, failure } => match self.open.remove(&ticket) {
-                Some(line) => self.refuse(out, line, &failure.to_string()),
+                Some(line) => self.fail(out, line, &failure),
                 None => Ok(()),
             },
             Event::Ended(Some(failure)) => Err(failure.into()),
@@ -266,7 +270,7 @@ pub async fn stdin(
                     Ok(ticket) => {
                         lines.open.insert(ticket, line);
                     }
-                    Err(failure) => lines.refuse(out, line, &failure.to_string())?,
+                    Err(failure) => lines.fail(out, line, &failure)?,
                 }
             }
             line = input.recv(), if idle => match line.transpose()? {
@@ -274,7 +278,7 @@ pub async fn stdin(
                 Some(line) => {
                     lines.read += 1;
                     match line.and_then(|text| check_text(&text).map(|()| text)) {
-                        Err(why) => lines.refuse(out, lines.read, &why)?,
+                        Err(why) => lines.refuse(out, lines.read, &why, false)?,
                         Ok(text) => {
                             let (chat, to) = (chat.clone(), to.clone());
                             let submit = async move { chat.submit(to, &text, level).await };

@@ -455,7 +455,8 @@ impl Talker {
                 let left = self.chat.left().iter().find(|left| left.ticket == ticket);
                 let text = left.map_or(String::new(), |left| beginning(&left.text));
                 let why = safe::one_line(&failure.to_string());
-                self.line(alarm(format!("not said, from last time: {why} (\"{text}\")")));
+                let not = not_said(&failure);
+                self.line(alarm(format!("{not}, from last time: {why} (\"{text}\")")));
             }
             Event::Failed { ticket, failure } => {
                 if let Some(own) = self.sent.remove(&ticket) {
@@ -608,9 +609,14 @@ impl Talker {
             .map_or(String::new(), |echo| format!(" (\"{}\")", beginning(&echo.text)));
         self.shows.push_back(Show::Mark(own, Mark::Refused));
         let why = safe::one_line(&failure.to_string());
-        let not = if failure.is_certain() { "not said" } else { "perhaps not said" };
+        let not = not_said(failure);
         self.line(alarm(format!("{not}: {why}{text}")));
     }
+}
+
+/// What a failure says of a message.
+const fn not_said(failure: &Failure) -> &'static str {
+    if failure.is_certain() { "not said" } else { "perhaps not said" }
 }
 
 /// The first words of a text.

@@ -339,9 +339,12 @@ impl Asks {
         late.into_iter().filter_map(|request| self.remove(request)?.ticket).collect()
     }
 
-    pub(super) fn drain(&mut self) -> Vec<Ticket> {
+    /// Whose asks are open, and whether a server may have done them.
+    pub(super) fn drain(&mut self) -> Vec<(Ticket, bool)> {
+        self.lost();
         self.waiting = 0;
-        std::mem::take(&mut self.open).into_values().filter_map(|asked| asked.ticket).collect()
+        let open = std::mem::take(&mut self.open).into_values();
+        open.filter_map(|asked| Some((asked.ticket?, asked.doubtful))).collect()
     }
 }
 
@@ -398,7 +401,7 @@ mod tests {
         assert_eq!(asks.deadline(), Some(at(1000)));
         assert_eq!(asks.expire(at(999)), []);
         assert_eq!(asks.expire(at(1000)), [Ticket(1)]);
-        assert_eq!((asks.waiting, asks.drain(), asks.waiting), (1, vec![Ticket(2)], 0));
+        assert_eq!((asks.waiting, asks.drain(), asks.waiting), (1, vec![(Ticket(2), false)], 0));
         assert_eq!((asks.deadline(), asks.waiting), (None, 0));
     }
 

@@ -238,8 +238,8 @@ pub struct MessageState {
 pub enum Failure {
     /// Refused: it definitely did not happen.
     Refused(Code, String),
-    /// Refused by a server that may not know yet what an earlier one took of it before that was left
-    /// or lost without an answer: it may have happened.
+    /// Refused now, and sent before to a server that was left or lost without an answer and may have
+    /// taken it: it may have happened.
     Unsure(Code, String),
     /// No answer in time: it may have happened.
     TimedOut,
@@ -252,7 +252,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Refused(_, reason) => f.write_str(reason),
             Self::Unsure(_, reason) => {
-                write!(f, "{reason} (the server before this one may have taken it all the same)")
+                write!(f, "{reason} (an earlier server may have taken it all the same)")
             }
             Self::TimedOut => f.write_str("no server answered in time"),
             Self::Ended => f.write_str("the session ended before the answer came"),

@@ -351,9 +351,12 @@ impl Client {
     /// Ends for good; everything still open is told so.
     fn end(&mut self, why: Option<Failure>) {
         self.phase = Phase::Ended;
-        let failure = why.clone().unwrap_or(Failure::Ended);
-        for ticket in self.asks.drain().into_iter().chain(self.outbox.drain()) {
-            self.emit(ClientEvent::Failed { ticket, failure: failure.clone() });
+        for (ticket, doubtful) in self.asks.drain().into_iter().chain(self.outbox.drain()) {
+            let failure = match why.clone().unwrap_or(Failure::Ended) {
+                Failure::Refused(code, reason) => Failure::refused(code, reason, doubtful),
+                other => other,
+            };
+            self.emit(ClientEvent::Failed { ticket, failure });
         }
         self.emit(ClientEvent::Ended(why));
     }

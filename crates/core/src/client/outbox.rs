@@ -481,11 +481,16 @@ impl Outbox {
     }
 
     /// Takes out everything; whose answers are still owed.
-    pub(super) fn drain(&mut self) -> Vec<Ticket> {
+    pub(super) fn drain(&mut self) -> Vec<(Ticket, bool)> {
+        for mid in self.asked.values() {
+            if let Some(kept) = self.kept.get_mut(mid) {
+                kept.doubtful = true;
+            }
+        }
         let kept = std::mem::take(&mut self.kept).into_values();
         let drafts = std::mem::take(&mut self.drafts);
         let owed = kept.filter(|kept| kept.reached.is_none()).chain(drafts);
-        let tickets = owed.map(|kept| kept.ticket).collect();
+        let tickets = owed.map(|kept| (kept.ticket, kept.doubtful)).collect();
         let notes = std::mem::take(&mut self.notes);
         *self = Self { notes, ..Self::new() };
         tickets
@@ -557,7 +562,7 @@ mod tests {
         assert_eq!(counts(&outbox), (2, 2));
         assert_eq!(outbox.refused(RequestId(2)), Some((Ticket(2), false)));
         assert_eq!(counts(&outbox), (1, 1));
-        assert_eq!(outbox.drain(), [Ticket(3)]);
+        assert_eq!(outbox.drain(), [(Ticket(3), false)]);
         assert_eq!(counts(&outbox), (0, 0));
     }
 
@@ -565,7 +570,7 @@ mod tests {
     fn whose_answers_are_owed_at_the_end_is_whose_message_reached_no_level() {
         let mut outbox = asked(3);
         outbox.sent(&sent(2, 2, Level::Stored));
-        assert_eq!(outbox.drain(), [Ticket(1), Ticket(3)]);
+        assert_eq!(outbox.drain(), [(Ticket(1), true), (Ticket(3), true)]);
     }
 
     #[test]

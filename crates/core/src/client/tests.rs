@@ -1035,6 +1035,25 @@ fn a_refusal_of_what_an_earlier_server_may_have_taken_is_told_as_unsure() {
 }
 
 #[test]
+fn a_session_that_is_refused_ends_unsure_of_what_was_under_way() {
+    let (mut client, conn) = attached();
+    say(&mut client, 5, "asked");
+    assert_eq!(requests(&mut client).len(), 1);
+    let conn = fail_over(&mut client, conn, welcome("s2"));
+    say(&mut client, 6, "asked again and new");
+    requests(&mut client);
+    client.handle(at(105), Input::Item(conn, refuse(RequestId(0), Code::Protocol)));
+    let ended = events(&mut client);
+    let certain = |event: &ClientEvent| match event {
+        ClientEvent::Failed { ticket, failure } => Some((ticket.0, failure.is_certain())),
+        _ => None,
+    };
+    let failed: Vec<_> = ended.iter().filter_map(certain).collect();
+    assert_eq!(failed, [(5, false), (6, false)]);
+    assert!(matches!(ended.last(), Some(ClientEvent::Ended(Some(Failure::Refused(..))))));
+}
+
+#[test]
 fn a_refusal_of_the_session_itself_ends_it_or_is_a_notice() {
     let told = |code| {
         let (mut client, conn) = attached();
