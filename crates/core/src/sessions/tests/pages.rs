@@ -85,6 +85,11 @@ fn a_page_is_not_called_complete_while_what_a_server_says_comes_late() {
         pong(&mut world, 1001);
     }
     assert!(!is_complete(&mut world, bob), "it may hold more, and has said so a second ago");
+    let (mut world, _, bob) = linked();
+    world.now.time = world.now.time + std::time::Duration::from_secs(3);
+    OTHERS.into_iter().for_each(|n| lives(&mut world, n));
+    pong(&mut world, 1000);
+    assert!(!is_complete(&mut world, bob));
 }
 
 #[test]
