@@ -674,26 +674,25 @@ fn newest_lines(mut lines: Vec<Line>) -> (Vec<Line>, bool) {
 
 /// The last `limit` messages of a room as a read would find them now: those of a read a moment ago,
 /// and what was shown since. Of a room that has more before them, what is older than all of them is
-/// left to the page before; `None` if that makes them fewer than there are.
+/// left to the page before; `None` if one of them has moved there, and another takes its place.
 fn with_recent<'a>(
     (mut lines, more): (Vec<Line>, bool),
     since: impl Iterator<Item = &'a Kept>,
     limit: usize,
 ) -> Option<Vec<Line>> {
-    let oldest = if more { lines.first().map(Line::key) } else { None };
-    let mut has_left = false;
+    let (oldest, read) = (lines.first().filter(|_| more).map(Line::key), lines.len());
     for kept in since.filter(|kept| kept.line.identity().is_some()) {
         if let Some(from) = kept.from {
             lines.retain(|line| line.key() != from);
         }
         let key = kept.line.key();
-        if oldest.is_some_and(|oldest| key < oldest) {
-            has_left |= kept.from.is_some();
-        } else if let Err(place) = lines.binary_search_by_key(&key, Line::key) {
+        if oldest.is_none_or(|oldest| oldest < key)
+            && let Err(place) = lines.binary_search_by_key(&key, Line::key)
+        {
             lines.insert(place, kept.line.clone());
         }
     }
-    if has_left && lines.len() < limit {
+    if lines.len() < read {
         return None;
     }
     let over = lines.len().saturating_sub(limit);

@@ -363,6 +363,15 @@ fn what_happens_while_a_room_is_read_is_among_its_last_lines_and_not_told_after_
     let [bob, eve] = opened_while(1, |world, _| told_of(world, 7, 1, &[(50, 3, "three")]));
     assert_eq!(bob, ["open lobby: zoe: two"]);
     assert_eq!(bob, eve);
+    // A floor came over all of it.
+    let [bob, eve] = opened_while(5, |world, _| {
+        let nobody = (RoomId::public("lobby"), AccountId::new(0), Mid::new(0));
+        let floor = crate::event::Body::Floor(crate::event::Floor { ms: WALL_MS + 1 });
+        world.replica.append(world.now, Hlc::default(), nobody, &floor).unwrap();
+        world.turn();
+    });
+    assert_eq!(bob, ["open lobby: "]);
+    assert_eq!(bob, eve);
     // What happens besides is no line of a page, and takes no place of one.
     let [bob, eve] = opened_while(1, |world, ann| {
         world.open(ann, "lobby", Mode::Join);
