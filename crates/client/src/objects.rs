@@ -350,6 +350,14 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_said_all_the_same_says_so() {
+        let written =
+            |unsure| chatty_client::safe::json(&RefusedObject::new(8, "out", unsure)).unwrap();
+        assert_eq!(written(false), r#"{"type":"refused","line":8,"reason":"out"}"#);
+        assert_eq!(written(true), r#"{"type":"refused","line":8,"reason":"out","unsure":true}"#);
+    }
+
+    #[test]
     fn a_message_has_the_promised_keys_in_their_order() {
         let written = chatty_client::safe::json(&MessageObject::of(&message())).unwrap();
         assert_eq!(
