@@ -113,6 +113,15 @@ fn a_round_of_reorder_breaks_no_promise() {
     round_of("reorder", "1", &[" were overtaken, ", " went twice"]);
 }
 
+/// The original needs longer for an answer than a second: a copy of it took its place once.
+#[test]
+fn a_copy_of_a_server_700_ms_away_is_refused_and_breaks_no_promise() {
+    let drawn = ["--rounds", "100", "--seed", "31", "--servers", "3", "--round", "22"];
+    let lines = rounds("far-copy", &[&drawn[..], &["--longest", "20"]].concat());
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("copy + far") && line.contains("was refused by all 2 others"), "{line}");
+}
+
 #[test]
 fn a_round_of_wipe_breaks_no_promise() {
     round("wipe", "has a new disk");
