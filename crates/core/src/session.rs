@@ -573,7 +573,7 @@ pub struct RoomOpened {
     pub request: RequestId,
     /// The room.
     pub room: OpenedRoom,
-    /// Its last lines, oldest first.
+    /// Its last messages at this moment, oldest first; what happens later follows.
     pub lines: Vec<Line>,
     /// Whether they are all this side of a partition can know; see [`Page`].
     pub complete: bool,
